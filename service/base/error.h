@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a function of weightd says what went wrong: a status, returned, and a sentence, written to the caller's wd_error.
+#ifndef WD_BASE_ERROR_H
+#define WD_BASE_ERROR_H
+
+// The statuses of the API (proto/weightd/v1/weightd.proto says what each means); rpc/ maps them to gRPC's.
+enum wd_status {
+  WD_OK = 0,
+  WD_CANCELLED,
+  WD_INVALID_ARGUMENT,
+  WD_NOT_FOUND,
+  WD_PERMISSION_DENIED,
+  WD_UNAUTHENTICATED,
+  WD_FAILED_PRECONDITION,
+  WD_RESOURCE_EXHAUSTED,
+  WD_DATA_LOSS,
+  WD_DEADLINE_EXCEEDED,
+  WD_UNAVAILABLE,
+  WD_INTERNAL,
+};
+
+// A failure in words: what, where (file, byte, field), why, and what to do about it. Names that come from files or
+// requests go in through wd_quote (base/text.h), so that a message is always one line of valid UTF-8.
+struct wd_error {
+  enum wd_status status;
+  char message[1000];
+};
+
+// Sets *err (which may be NULL) to status and the formatted message, cut where it is too long, and returns status.
+enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// Puts "<prefix>: " in front of err's message and returns err's status.
+enum wd_status wd_fail_prefix(struct wd_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+// "not found", "data loss", … for logs.
+const char *wd_status_name(enum wd_status status);
+
+#endif

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoders on the CPU: whole blocks in, elements out, the same bits on every path.
+//
+// A path is a set of decoders for one instruction set: "portable" (plain C, from formats/decode8.h), "avx2", "avx512".
+// The best one this CPU supports is chosen at run time; WEIGHTD_SIMD names another. Every path covers every type with
+// code of its own.
+#ifndef WD_FORMATS_DECODE_H
+#define WD_FORMATS_DECODE_H
+
+#include "service/base/error.h"
+#include "service/formats/types.h"
+
+// What a decoder writes. WD_STORED is not decoded: it is here because requests choose among these four.
+enum wd_output { WD_OUT_F16, WD_OUT_BF16, WD_OUT_F32, WD_OUT_STORED };
+#define WD_DECODED_OUTPUTS 3
+
+// Bytes of an element of F16, BF16 and F32.
+static inline uint32_t wd_output_bytes(enum wd_output output) {
+  return output == WD_OUT_F32 ? 4 : 2;
+}
+
+// Decodes n_blocks little-endian blocks to out, in order. Neither pointer needs any alignment; they must not overlap.
+// Reads exactly n_blocks * block_bytes and writes exactly n_blocks * block_elements elements.
+// `factor` multiplies the values of scalable types (see wd_type_info), each product rounded to float32 before it is
+// rounded to the output; 1 leaves them as they are. Other types ignore it.
+typedef void wd_decode_fn(const uint8_t *blocks, size_t n_blocks, float factor, void *out);
+
+struct wd_decode_path {
+  const char *name;
+  bool (*supported)(void);                                 // by this CPU
+  wd_decode_fn *decode[WD_TYPE_COUNT][WD_DECODED_OUTPUTS]; // none NULL
+};
+
+// Every path of this build, best first; the last is "portable". Ends with NULL.
+extern const struct wd_decode_path *const wd_decode_paths[];
+
+// The path called `name`, or, where name is NULL or empty, the best one that this CPU supports. INVALID_ARGUMENT with
+// the names there are where it does not exist or this CPU does not support it.
+enum wd_status wd_decode_path_choose(const char *name, const struct wd_decode_path **path, struct wd_error *err);
+
+#endif
