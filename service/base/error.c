@@ -5,13 +5,33 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "service/base/text.h"
+
+// Ends a message of `wanted` bytes where it was cut, between characters.
+static void end_message(char *message, size_t size, size_t wanted) {
+  if (wanted >= size) {
+    // The last byte written may begin or continue a character that lost its end.
+    size_t n = size - 1;
+    while (n > 0 && ((unsigned char)message[n - 1] & 0xC0) == 0x80) {
+      n--;
+    }
+    if (n > 0 && wd_utf8_char(message + n - 1, size - n) == 0) {
+      n--;
+    } else {
+      n = size - 1;
+    }
+    message[n] = '\0';
+  }
+}
+
 enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *format, ...) {
   if (err) {
     va_list args;
     err->status = status;
     va_start(args, format);
-    vsnprintf(err->message, sizeof err->message, format, args);
+    int n = vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
+    end_message(err->message, sizeof err->message, n < 0 ? 0 : (size_t)n);
   }
   return status;
 }
@@ -22,9 +42,16 @@ enum wd_status wd_fail_prefix(struct wd_error *err, const char *format, ...) {
   va_start(args, format);
   int n = vsnprintf(whole, sizeof whole, format, args);
   va_end(args);
-  if (n >= 0 && (size_t)n < sizeof whole) {
-    snprintf(whole + n, sizeof whole - (size_t)n, ": %s", err->message);
+  size_t used = n < 0 ? 0 : (size_t)n;
+  static const char separator[] = ": ";
+  const char *parts[] = {separator, err->message};
+  for (size_t i = 0; i < 2 && used < sizeof whole; i++) {
+    size_t size = strlen(parts[i]), room = sizeof whole - 1 - used;
+    memcpy(whole + used, parts[i], size < room ? size : room);
+    whole[used + (size < room ? size : room)] = '\0';
+    used += size;
   }
+  end_message(whole, sizeof whole, used);
   memcpy(err->message, whole, sizeof whole);
   return err->status;
 }

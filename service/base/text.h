@@ -24,8 +24,9 @@ size_t wd_utf8_cut(const char *text, size_t size, size_t limit);
 // Room for a quoted name of 64 bytes with some escapes.
 #define WD_QUOTED 160
 
-// Writes text in single quotes, control characters and invalid UTF-8 as \xNN, cut with "…" where out is full.
-// Returns out, so that it can stand in an argument list.
+// Writes text in single quotes, cut with "…" where out is full. Quotes, backslashes, control characters (line
+// separators and direction marks among them) and invalid UTF-8 become \xNN. Returns out, so that it can stand in an
+// argument list.
 const char *wd_quote(const char *text, size_t size, char *out, size_t out_size);
 
 // wd_quote into a fresh local buffer: valid until the end of the enclosing block.
