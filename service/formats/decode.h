@@ -27,8 +27,8 @@ typedef void wd_decode_fn(const uint8_t *blocks, size_t n_blocks, float factor, 
 
 struct wd_decode_path {
   const char *name;
-  bool (*supported)(void);                                 // by this CPU
-  wd_decode_fn *decode[WD_TYPE_COUNT][WD_DECODED_OUTPUTS]; // none NULL
+  bool (*supported)(void);                                  // by this CPU
+  wd_decode_fn *decode[WD_TYPE_COUNT][WD_DECODED_OUTPUTS];  // none NULL
 };
 
 // Every path of this build, best first; the last is "portable". Ends with NULL.

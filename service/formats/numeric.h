@@ -33,7 +33,7 @@ WD_FN float wd_f16_to_f32(uint16_t half) {
   if (exponent == 0x1f) {
     return wd_bits_float(sign | 0x7f800000 | mantissa << 13);
   }
-  if (exponent == 0) { // zero or subnormal: mantissa * 2^-24, exact in float
+  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24, exact in float
     float magnitude = (float)mantissa * 0x1p-24f;
     return wd_bits_float(sign | wd_float_bits(magnitude));
   }
@@ -48,10 +48,10 @@ WD_FN uint16_t wd_f32_to_f16(float value) {
   if (magnitude > 0x7f800000) {
     return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
   }
-  if (magnitude >= 0x477ff000) { // 65520 and above round to infinity
+  if (magnitude >= 0x477ff000) {  // 65520 and above round to infinity
     return (uint16_t)(sign | 0x7c00);
   }
-  if (magnitude < 0x38800000) { // below 2^-14: a subnormal half. Adding 1/2 rounds to a multiple of 2^-24.
+  if (magnitude < 0x38800000) {  // below 2^-14: a subnormal half. Adding 1/2 rounds to a multiple of 2^-24.
     float sum = wd_bits_float(magnitude) + 0.5f;
     return (uint16_t)(sign | (wd_float_bits(sum) - 0x3f000000));
   }

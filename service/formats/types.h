@@ -2,8 +2,8 @@
 // The tensor types of GGML, in one table. Everything that needs to know a type reads it here.
 //
 // A tensor's data is a sequence of blocks; a block holds a fixed number of elements in a fixed number of bytes, and a
-// row is whole blocks. The layouts are drawn in formats/blocks.h and the value of every element is in formats/decode8.h,
-// both shared with the CUDA kernels.
+// row is whole blocks. The layouts are drawn in formats/blocks.h and the value of every element is in
+// formats/decode8.h, both shared with the CUDA kernels.
 #ifndef WD_FORMATS_TYPES_H
 #define WD_FORMATS_TYPES_H
 
@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 // X(name, GGUF id, elements of a block, bytes of a block), in order of the ids.
-#define WD_TYPES(X) \
+#define WD_TYPES(X)       \
   X(F32, 0, 1, 4)         \
   X(F16, 1, 1, 2)         \
   X(Q4_0, 2, 32, 18)      \
@@ -54,7 +54,7 @@ enum wd_type {
 #define WD_TYPE_ENUM(name, id, elements, bytes) WD_##name,
   WD_TYPES(WD_TYPE_ENUM)
 #undef WD_TYPE_ENUM
-  WD_TYPE_COUNT
+      WD_TYPE_COUNT
 };
 
 // Most elements and bytes of any block.
@@ -70,12 +70,12 @@ struct wd_field {
 
 struct wd_type_info {
   enum wd_type type;
-  uint32_t id; // in a GGUF file
+  uint32_t id;  // in a GGUF file
   const char *name;
   uint32_t block_elements;
   uint32_t block_bytes;
-  bool scalable;             // may have a companion scale tensor (NVFP4)
-  struct wd_field fields[3]; // unused ones have count 0
+  bool scalable;              // may have a companion scale tensor (NVFP4)
+  struct wd_field fields[3];  // unused ones have count 0
 };
 
 // The table, indexed by enum wd_type.
