@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// What decodes: the interface between the engine and its backends (engine/cpu.c, and cuda/ as a library loaded at run
+// time). It knows tensor types and bytes, neither files' formats nor requests.
+#ifndef WD_ENGINE_BACKEND_H
+#define WD_ENGINE_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "service/base/error.h"
+#include "service/engine/pool.h"
+#include "service/engine/stats.h"
+#include "service/formats/decode.h"
+
+// What is found out about the values of a chunk on the way.
+struct wd_chunk_counts {
+  uint64_t overflows;  // finite float32 values that are infinite in the output
+  uint64_t nans;
+  uint64_t infinities;  // of the float32 values
+};
+
+// One chunk's worth of work on one tensor: some of its elements, as n_runs runs of run_elements (see wd_view), of which
+// elements [begin, begin + count), counted along the runs, are wanted.
+struct wd_job {
+  // What to do.
+  const struct wd_type_info *type;
+  bool big_endian;
+  enum wd_output output;  // where stats is NULL
+  uint64_t tensor_elements;
+  uint64_t first;
+  uint64_t run_elements;
+  uint64_t stride;
+  uint64_t begin;
+  uint64_t count;
+  // Factor number i of the tensor's companion multiplies elements [i * factor_elements, (i + 1) * factor_elements),
+  // which are whole rows; 0: there is no companion.
+  uint64_t factor_elements;
+  // Reads `size` stored bytes of the tensor, from byte `offset` of its data, exactly or not at all. Any thread.
+  enum wd_status (*read)(struct wd_job *job, uint64_t offset, void *buffer, size_t size, struct wd_error *err);
+  // Reads `n` factors, from number `first`. Any thread.
+  enum wd_status (*read_factors)(struct wd_job *job, uint64_t first, uint64_t n, float *factors, struct wd_error *err);
+
+  // Where to: output elements, or statistics (added to, so zero them first). One of the two.
+  void *out;
+  struct wd_stats *stats;
+
+  // What came of it.
+  enum wd_status status;
+  struct wd_error error;
+  uint32_t crc32c;  // of what was written to out
+  struct wd_chunk_counts counts;
+
+  // Called once, on any thread, when all of that is in place; the backend does not touch the job afterwards.
+  void (*done)(struct wd_job *job);
+};
+
+#define WD_DEVICE_TEXT 128
+
+struct wd_device {
+  char id[16];  // "cpu", "cuda:0"
+  char name[WD_DEVICE_TEXT];
+  uint64_t memory_bytes;
+  uint32_t cores;
+};
+
+struct wd_backend;
+
+struct wd_backend_ops {
+  const char *name;  // "cpu", "cuda"
+
+  // Starts a job on behalf of worker thread `worker` (from 0); done may be called before it returns.
+  void (*start)(struct wd_backend *backend, uint32_t worker, struct wd_job *job);
+
+  // What decodes this type: the name of a SIMD path, or "cuda".
+  const char *(*path)(struct wd_backend *backend, enum wd_type type);
+
+  // Describes device i; false where there is none.
+  bool (*device)(struct wd_backend *backend, uint32_t i, struct wd_device *device);
+
+  void (*destroy)(struct wd_backend *backend);
+};
+
+struct wd_backend {
+  const struct wd_backend_ops *ops;
+  // Where output buffers come from.
+  struct wd_memory memory;
+  // Bytes it holds for itself, for each worker, out of the memory budget.
+  uint64_t worker_bytes;
+};
+
+// Describes the CPU of this host. Always true.
+bool wd_describe_cpu(struct wd_device *device);
+
+// The CPU backend for `workers` threads. simd names a decode path (formats/decode.h), or is NULL for the best.
+enum wd_status wd_cpu_backend_create(uint32_t workers, const char *simd, struct wd_backend **backend,
+                                     struct wd_error *err);
+
+// The backend that `device` asks for: "cpu"; "cuda" or "cuda:N" (an error where it cannot be had, with cause and
+// remedy); "auto" (CUDA where it can be had, otherwise the CPU, with the reason in note). note is WD_DEVICE_TEXT bytes
+// or more.
+enum wd_status wd_backend_open(const char *device, uint32_t workers, const char *simd, struct wd_backend **backend,
+                               char *note, size_t note_size, struct wd_error *err);
+
+#endif

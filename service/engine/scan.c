@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "service/engine/scan.h"
+
+#include "service/formats/numeric.h"
+
+// Each loop is free of branches so that the compiler makes vector code of it. memcpy because nothing is aligned.
+static bool any_special_16(const unsigned char *elements, size_t n, uint16_t exponent) {
+  while (n) {
+    size_t step = n < 4096 ? n : 4096;
+    uint16_t found = 0;
+    for (size_t i = 0; i < step; i++) {
+      uint16_t bits;
+      memcpy(&bits, elements + 2 * i, sizeof bits);
+      found |= (uint16_t)((bits & exponent) == exponent);
+    }
+    if (found) {
+      return true;
+    }
+    elements += 2 * step;
+    n -= step;
+  }
+  return false;
+}
+
+static bool any_special_32(const unsigned char *elements, size_t n) {
+  uint32_t found = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, elements + 4 * i, sizeof bits);
+    found |= (uint32_t)((bits & 0x7f800000) == 0x7f800000);
+  }
+  return found;
+}
+
+bool wd_any_special(enum wd_output output, const void *elements, size_t n) {
+  switch (output) {
+    case WD_OUT_F16:
+      return any_special_16(elements, n, 0x7c00);
+    case WD_OUT_BF16:
+      return any_special_16(elements, n, 0x7f80);
+    case WD_OUT_F32:
+      return any_special_32(elements, n);
+    case WD_OUT_STORED:
+      break;
+  }
+  return false;
+}
+
+void wd_count_special(enum wd_output output, const float *values, size_t n, struct wd_chunk_counts *counts) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t magnitude = wd_float_bits(values[i]) & 0x7fffffff;
+    if (magnitude > 0x7f800000) {
+      counts->nans++;
+    } else if (magnitude == 0x7f800000) {
+      counts->infinities++;
+    } else if (output == WD_OUT_F16) {
+      counts->overflows += (wd_f32_to_f16(values[i]) & 0x7fff) == 0x7c00;
+    } else if (output == WD_OUT_BF16) {
+      counts->overflows += (wd_f32_to_bf16(values[i]) & 0x7fff) == 0x7f80;
+    }
+  }
+}
