@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A call is three batches. `opened` sends the request and waits for the first headers, `closed` waits for the status,
+// `received` waits for one message and is started again for each. Each batch's tag is the address of its flag in the
+// call; wait_for() runs the queue, which is also what reads the socket, until the flag it wants is up. A call is freed
+// only when every batch it started has answered.
+#include "client/connection.h"
+
+#include <ctype.h>
+#include <grpc/byte_buffer.h>
+#include <grpc/byte_buffer_reader.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
+#include <grpc/slice.h>
+#include <grpc/support/alloc.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/interrupt.h"
+#include "client/output.h"
+#include "service/base/checked.h"
+#include "service/base/cli.h"
+#include "service/base/text.h"
+
+#define INTEGER_ARG(name, value) \
+  { .type = GRPC_ARG_INTEGER, .key = (char *)(name), .value.integer = (int)(value) }
+#define POLL_MS 100  // how soon Ctrl-C is noticed while nothing arrives
+
+struct wd_connection {
+  grpc_channel *channel;
+  grpc_completion_queue *queue;
+  char *address;  // as the user gave it
+  uint64_t silence_ms;
+  const atomic_bool *stop;
+};
+
+struct batch {
+  bool running;
+};
+
+struct wd_call {
+  struct wd_connection *connection;
+  grpc_call *call;
+  struct batch opened, received, closed;
+  grpc_metadata_array first_metadata, last_metadata;
+  grpc_status_code code;
+  grpc_slice details;
+  enum wd_status ended_by;  // why we cancelled it, or WD_OK
+  // The last message: the buffer, and a list of where its bytes are.
+  grpc_byte_buffer *message;
+  struct iovec *pieces;
+  size_t pieces_room;
+};
+
+// --------------------------------------------------------------------------------------------------- addresses
+
+static bool is_loopback(const char *host) {
+  return strncmp(host, "127.", 4) == 0 || strncmp(host, "localhost", 9) == 0 || strncmp(host, "[::1]", 5) == 0;
+}
+
+// Whether text is "HOST", "HOST:PORT", "[IPV6]" or "[IPV6]:PORT"; *port is where ":PORT" begins, or NULL.
+static bool split_address(const char *text, const char **port) {
+  const char *end;
+  if (text[0] == '[') {
+    end = strchr(text, ']');
+    if (!end || end == text + 1) {
+      return false;
+    }
+    end++;
+  } else {
+    end = text + strcspn(text, ":");
+    if (end == text) {
+      return false;
+    }
+  }
+  for (const char *c = text; c < end; c++) {
+    if (!isalnum((unsigned char)*c) && !strchr(".-_:[]%", *c)) {
+      return false;
+    }
+  }
+  *port = NULL;
+  if (*end == '\0') {
+    return true;
+  }
+  uint64_t number;
+  *port = end;
+  return *end == ':' && wd_parse_u64(end + 1, 1, 65535, &number);
+}
+
+// The gRPC target of an address, or NULL.
+static char *make_target(const char *address, bool *loopback) {
+  char *target = NULL;
+  const char *port;
+  *loopback = true;
+  if (strncmp(address, "unix:", 5) == 0) {
+    return address[5] ? strdup(address) : NULL;
+  }
+  if (!split_address(address, &port)) {
+    return NULL;
+  }
+  *loopback = is_loopback(address);
+  if (asprintf(&target, "dns:///%s%s", address, port ? "" : ":" WD_DEFAULT_PORT) < 0) {
+    return NULL;
+  }
+  return target;
+}
+
+enum wd_status wd_connection_open(const struct wd_connection_config *config, struct wd_connection **connection,
+                                  struct wd_error *err) {
+  bool loopback;
+  char *target = make_target(config->address, &loopback);
+  if (!target) {
+    return wd_fail(err, WD_INVALID_ARGUMENT,
+                   "%s is no address of a server; expected HOST:PORT (such as " WD_DEFAULT_SERVER
+                   "), HOST, [IPV6]:PORT or unix:PATH",
+                   WD_QUOTE(config->address, strlen(config->address)));
+  }
+  struct wd_connection *c = calloc(1, sizeof *c);
+  char *address = strdup(config->address);
+  if (!c || !address) {
+    free(c);
+    free(address);
+    free(target);
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a connection");
+  }
+  c->address = address;
+  c->silence_ms = config->silence_ms;
+  c->stop = config->stop;
+  // The library's own log would tell again what our messages tell. Asked for by name, it comes.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  grpc_init();
+  uint64_t most = config->max_message_bytes ? config->max_message_bytes : 4u << 20;
+  uint64_t ahead = config->ahead_bytes ? config->ahead_bytes : 16u << 20;
+  char agent[] = "weightctl/" WD_VERSION;
+  grpc_arg args[] = {
+      INTEGER_ARG(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, wd_min_u64(most, INT32_MAX)),
+      INTEGER_ARG(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, wd_min_u64(ahead, INT32_MAX)),
+      INTEGER_ARG(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 16777215),
+      INTEGER_ARG(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),  // a socket of its own
+      INTEGER_ARG(GRPC_ARG_ENABLE_RETRIES, 0),             // they would buffer what is sent
+      INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIME_MS, 60000),      // finds a server that vanished
+      INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000),
+      INTEGER_ARG(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
+      INTEGER_ARG(GRPC_ARG_ENABLE_HTTP_PROXY, !loopback),
+      {.type = GRPC_ARG_STRING, .key = (char *)GRPC_ARG_PRIMARY_USER_AGENT_STRING, .value.string = agent},
+  };
+  grpc_channel_args channel_args = {sizeof args / sizeof *args, args};
+  grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+  c->channel = grpc_channel_create(target, credentials, &channel_args);
+  c->queue = grpc_completion_queue_create_for_next(NULL);
+  grpc_channel_credentials_release(credentials);
+  free(target);
+  *connection = c;
+  return WD_OK;
+}
+
+void wd_connection_close(struct wd_connection *c) {
+  if (!c) {
+    return;
+  }
+  grpc_channel_destroy(c->channel);
+  grpc_completion_queue_shutdown(c->queue);
+  while (grpc_completion_queue_next(c->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type != GRPC_QUEUE_SHUTDOWN) {
+  }
+  grpc_completion_queue_destroy(c->queue);
+  grpc_shutdown();
+  free(c->address);
+  free(c);
+}
+
+void wd_connection_retry(struct wd_connection *c) {
+  grpc_channel_reset_connect_backoff(c->channel);
+}
+
+// ------------------------------------------------------------------------------------------------------- calls
+
+static uint64_t now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void start_batch(struct wd_call *call, const grpc_op *ops, size_t n_ops, struct batch *batch) {
+  batch->running = true;
+  if (grpc_call_start_batch(call->call, ops, n_ops, batch, NULL) != GRPC_CALL_OK) {
+    batch->running = false;  // cannot happen: the ops are well formed and one of a kind is in flight
+  }
+}
+
+static void cancel(struct wd_call *call, enum wd_status why) {
+  if (call->ended_by == WD_OK && call->closed.running) {
+    call->ended_by = why;
+    grpc_call_cancel(call->call, NULL);
+  }
+}
+
+// Runs the queue until `batch` has answered.
+static void wait_for(struct wd_call *call, const struct batch *batch) {
+  struct wd_connection *c = call->connection;
+  uint64_t begin = now_ms();
+  while (batch->running) {
+    grpc_event event = grpc_completion_queue_next(
+        c->queue, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(POLL_MS, GPR_TIMESPAN)), NULL);
+    if (event.type == GRPC_OP_COMPLETE) {
+      ((struct batch *)event.tag)->running = false;
+    }
+    if (wd_interrupted() || (c->stop && atomic_load_explicit(c->stop, memory_order_relaxed))) {
+      cancel(call, WD_CANCELLED);
+    } else if (c->silence_ms && now_ms() - begin >= c->silence_ms) {
+      cancel(call, WD_DEADLINE_EXCEEDED);
+    }
+  }
+}
+
+enum wd_status wd_call_start(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
+                             struct wd_call **out, struct wd_error *err) {
+  struct wd_call *call = calloc(1, sizeof *call);
+  size_t size = protobuf_c_message_get_packed_size(request);
+  grpc_slice payload = grpc_slice_malloc(size);
+  if (!call) {
+    grpc_slice_unref(payload);
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a call");
+  }
+  protobuf_c_message_pack(request, GRPC_SLICE_START_PTR(payload));
+  grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&payload, 1);
+  grpc_slice_unref(payload);
+  grpc_slice path = grpc_slice_from_copied_string(method);
+  call->connection = connection;
+  call->details = grpc_empty_slice();
+  grpc_metadata_array_init(&call->first_metadata);
+  grpc_metadata_array_init(&call->last_metadata);
+  call->call = grpc_channel_create_call(connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, connection->queue, path,
+                                        NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+  grpc_slice_unref(path);
+  grpc_op close = {
+      .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+      .data.recv_status_on_client = {&call->last_metadata, &call->code, &call->details, NULL},
+  };
+  grpc_op open[4] = {
+      {.op = GRPC_OP_SEND_INITIAL_METADATA},
+      {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer},
+      {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+      {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &call->first_metadata},
+  };
+  start_batch(call, &close, 1, &call->closed);
+  start_batch(call, open, 4, &call->opened);
+  grpc_byte_buffer_destroy(buffer);
+  *out = call;
+  return WD_OK;
+}
+
+static void drop_message(struct wd_call *call) {
+  if (call->message) {
+    grpc_byte_buffer_destroy(call->message);
+    call->message = NULL;
+  }
+}
+
+static enum wd_status from_code(grpc_status_code code) {
+  switch (code) {
+    case GRPC_STATUS_OK:
+      return WD_OK;
+    case GRPC_STATUS_CANCELLED:
+      return WD_CANCELLED;
+    case GRPC_STATUS_INVALID_ARGUMENT:
+    case GRPC_STATUS_OUT_OF_RANGE:
+      return WD_INVALID_ARGUMENT;
+    case GRPC_STATUS_NOT_FOUND:
+      return WD_NOT_FOUND;
+    case GRPC_STATUS_PERMISSION_DENIED:
+      return WD_PERMISSION_DENIED;
+    case GRPC_STATUS_UNAUTHENTICATED:
+      return WD_UNAUTHENTICATED;
+    case GRPC_STATUS_FAILED_PRECONDITION:
+      return WD_FAILED_PRECONDITION;
+    case GRPC_STATUS_RESOURCE_EXHAUSTED:
+      return WD_RESOURCE_EXHAUSTED;
+    case GRPC_STATUS_DATA_LOSS:
+      return WD_DATA_LOSS;
+    case GRPC_STATUS_DEADLINE_EXCEEDED:
+      return WD_DEADLINE_EXCEEDED;
+    case GRPC_STATUS_UNAVAILABLE:
+      return WD_UNAVAILABLE;
+    default:
+      return WD_INTERNAL;
+  }
+}
+
+static const char *code_name(grpc_status_code code) {
+  static const char *const names[] = {
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
+  return (size_t)code < sizeof names / sizeof *names ? names[code] : "unknown code";
+}
+
+static enum wd_status fail_with_status(const struct wd_call *call, struct wd_error *err) {
+  const struct wd_connection *c = call->connection;
+  char details[700];
+  wd_clean((const char *)GRPC_SLICE_START_PTR(call->details), GRPC_SLICE_LENGTH(call->details), details,
+           sizeof details);
+  if (call->ended_by == WD_CANCELLED) {
+    return wd_fail(err, WD_CANCELLED, "interrupted");
+  }
+  if (call->ended_by == WD_DEADLINE_EXCEEDED) {
+    return wd_fail(err, WD_DEADLINE_EXCEEDED,
+                   "the server at %s has sent nothing for %" PRIu64 " ms; give it longer with --timeout", c->address,
+                   c->silence_ms);
+  }
+  enum wd_status status = from_code(call->code);
+  if (call->code != GRPC_STATUS_UNAVAILABLE) {
+    return wd_fail(err, status, "%s (%s)", details[0] ? details : "the server gave no reason", code_name(call->code));
+  }
+  // gRPC says the same code for a server that nobody reached and for one that declines; only its words differ.
+  static const char *const unreached[] = {"failed to connect", "DNS resolution failed", "empty address list",
+                                          "connections to all backends failing"};
+  for (size_t i = 0; i < sizeof unreached / sizeof *unreached; i++) {
+    if (strncmp(details, unreached[i], strlen(unreached[i])) == 0) {
+      return wd_fail(err, status,
+                     "no server answers at %s: %s (UNAVAILABLE)\n"
+                     "  start one with: weightd serve --model-root DIR --listen %s\n"
+                     "  or name another: --server ADDR, or WEIGHTD_SERVER in the environment",
+                     c->address, details, c->address);
+    }
+  }
+  return wd_fail(err, status,
+                 "the server at %s is not available: %s (UNAVAILABLE)\n"
+                 "  it may be shutting down or restarting; try again, or name another with --server ADDR",
+                 c->address, details);
+}
+
+// Fills call->pieces from the message. Each piece points into the buffer.
+static bool list_pieces(struct wd_call *call, size_t *n_pieces) {
+  grpc_byte_buffer_reader reader;
+  grpc_slice *slice;
+  size_t n = 0;
+  if (!grpc_byte_buffer_reader_init(&reader, call->message)) {
+    return false;
+  }
+  while (grpc_byte_buffer_reader_peek(&reader, &slice)) {
+    if (n == call->pieces_room) {
+      size_t room = n ? 2 * n : 64;
+      struct iovec *pieces = realloc(call->pieces, room * sizeof *pieces);
+      if (!pieces) {
+        grpc_byte_buffer_reader_destroy(&reader);
+        return false;
+      }
+      call->pieces = pieces;
+      call->pieces_room = room;
+    }
+    // A slice of a few bytes lies inside the struct, which lives as long as the buffer does.
+    call->pieces[n++] = (struct iovec){GRPC_SLICE_START_PTR(*slice), GRPC_SLICE_LENGTH(*slice)};
+  }
+  grpc_byte_buffer_reader_destroy(&reader);
+  *n_pieces = n;
+  return true;
+}
+
+enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, size_t *n_pieces, struct wd_error *err) {
+  static const struct iovec nothing = {NULL, 0};
+  drop_message(call);
+  *pieces = NULL;
+  *n_pieces = 0;
+  grpc_op receive = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->message};
+  start_batch(call, &receive, 1, &call->received);
+  wait_for(call, &call->received);
+  if (call->message && call->ended_by == WD_OK) {
+    if (!list_pieces(call, n_pieces)) {
+      return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to read a message of the server");
+    }
+    *pieces = *n_pieces ? call->pieces : &nothing;
+    *n_pieces = *n_pieces ? *n_pieces : 1;
+    return WD_OK;
+  }
+  wait_for(call, &call->closed);
+  return call->code == GRPC_STATUS_OK && call->ended_by == WD_OK ? WD_OK : fail_with_status(call, err);
+}
+
+enum wd_status wd_call_next_message(struct wd_call *call, const ProtobufCMessageDescriptor *descriptor,
+                                    struct wd_arena *arena, ProtobufCMessage **message, struct wd_error *err) {
+  const struct iovec *pieces;
+  size_t n_pieces;
+  *message = NULL;
+  enum wd_status status = wd_call_next(call, &pieces, &n_pieces, err);
+  if (status || n_pieces == 0) {
+    return status;
+  }
+  // One piece unpacks where it lies; several are put together first.
+  const void *data = pieces[0].iov_base;
+  size_t size = pieces[0].iov_len;
+  char *whole = NULL;
+  if (n_pieces > 1) {
+    size = 0;
+    for (size_t i = 0; i < n_pieces; i++) {
+      size += pieces[i].iov_len;
+    }
+    whole = malloc(size ? size : 1);
+    if (!whole) {
+      return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a message of %zu bytes", size);
+    }
+    size_t at = 0;
+    for (size_t i = 0; i < n_pieces; i++) {
+      memcpy(whole + at, pieces[i].iov_base, pieces[i].iov_len);
+      at += pieces[i].iov_len;
+    }
+    data = whole;
+  }
+  *message = wd_arena_unpack(arena, descriptor, data, size);
+  free(whole);
+  if (!*message) {
+    return wd_fail(err, WD_INTERNAL,
+                   "the server sent %zu bytes that are no %s; do the versions match? (weightctl is " WD_VERSION
+                   ", `weightctl info` shows the server's)",
+                   size, descriptor->name);
+  }
+  return WD_OK;
+}
+
+void wd_call_end(struct wd_call *call) {
+  if (!call) {
+    return;
+  }
+  drop_message(call);
+  if (call->closed.running) {
+    grpc_call_cancel(call->call, NULL);
+  }
+  wait_for(call, &call->received);
+  wait_for(call, &call->opened);
+  wait_for(call, &call->closed);
+  drop_message(call);
+  grpc_metadata_array_destroy(&call->first_metadata);
+  grpc_metadata_array_destroy(&call->last_metadata);
+  grpc_slice_unref(call->details);
+  grpc_call_unref(call->call);
+  free(call->pieces);
+  free(call);
+}
+
+enum wd_status wd_call_unary(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
+                             const ProtobufCMessageDescriptor *descriptor, struct wd_arena *arena,
+                             ProtobufCMessage **response, struct wd_error *err) {
+  struct wd_call *call;
+  ProtobufCMessage *more;
+  *response = NULL;
+  enum wd_status status = wd_call_start(connection, method, request, &call, err);
+  if (status) {
+    return status;
+  }
+  status = wd_call_next_message(call, descriptor, arena, response, err);
+  if (!status && *response) {
+    status = wd_call_next_message(call, descriptor, arena, &more, err);
+  }
+  if (!status && !*response) {
+    status = wd_fail(err, WD_INTERNAL, "the server ended the call without an answer");
+  }
+  wd_call_end(call);
+  return status;
+}
