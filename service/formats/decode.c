@@ -8,6 +8,10 @@
 #include "service/formats/paths.h"
 
 const struct wd_decode_path *const wd_decode_paths[] = {
+#ifdef __x86_64__
+    &wd_path_avx512,
+    &wd_path_avx2,
+#endif
     &wd_path_portable,
     NULL,
 };

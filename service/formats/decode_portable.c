@@ -50,8 +50,4 @@ static inline void put_F32(uint8_t **out, const float *y, uint32_t n) {
   DECODER(name, elements, bytes, F32)
 WD_TYPES(DECODERS)
 
-static bool supported(void) {
-  return true;
-}
-
-const struct wd_decode_path wd_path_portable = {"portable", supported, {WD_TYPES(WD_PATH_ROW)}};
+const struct wd_decode_path wd_path_portable = {"portable", wd_cpu_any, {WD_TYPES(WD_PATH_ROW)}};

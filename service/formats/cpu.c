@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "service/formats/paths.h"
+
+#ifdef __x86_64__
+#include <cpuid.h>
+
+// clang's __builtin_cpu_supports does not know F16C. AVX2, which is asked for with it, says that the operating system
+// keeps the registers.
+static bool has_f16c(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+bool wd_cpu_has_avx2(void) {
+  return __builtin_cpu_supports("avx2") && has_f16c();
+}
+
+bool wd_cpu_has_avx512(void) {
+  return wd_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+bool wd_cpu_any(void) {
+  return true;
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the SIMD decoders of all families share. Included once by decode_avx2.c and once by decode_avx512.c, after the
+// header that defines vec16 for that instruction set, so that every decoder is written once and compiled for each.
+//
+// A decoder turns its block into small integer codes, one a byte, in the order of the elements; sixteen codes at a time
+// become floats, are scaled exactly as decode8.h says, and go to the output:
+//
+//   block bytes ──shift, mask, look up──► int8 × 16 ──convert──► float × 16 ──× scale (+ bias)──► F16, BF16 or F32
+//
+// Loads stay within the block, even the last one: nothing beyond the input is ever read.
+#ifndef WD_FORMATS_SIMD_H
+#define WD_FORMATS_SIMD_H
+
+#include <string.h>
+
+#include "service/formats/blocks.h"
+#include "service/formats/paths.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+// ---- Loads ---------------------------------------------------------------------------------------------------------
+
+SIMD_FN uint32_t load_u16(const uint8_t *p) {
+  uint16_t value;
+  memcpy(&value, p, 2);
+  return value;
+}
+
+SIMD_FN uint32_t load_u32(const uint8_t *p) {
+  uint32_t value;
+  memcpy(&value, p, 4);
+  return value;
+}
+
+SIMD_FN uint64_t load_u64(const uint8_t *p) {
+  uint64_t value;
+  memcpy(&value, p, 8);
+  return value;
+}
+
+SIMD_FN float half_bits(uint32_t bits) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128((int)bits)));
+}
+
+SIMD_FN float load_half(const uint8_t *p) {
+  return half_bits(load_u16(p));
+}
+
+SIMD_FN __m128i load_16(const uint8_t *p) {
+  return _mm_loadu_si128((const __m128i *)p);
+}
+
+SIMD_FN __m256i load_32(const uint8_t *p) {
+  return _mm256_loadu_si256((const __m256i *)p);
+}
+
+// ---- Bit fields of bytes -------------------------------------------------------------------------------------------
+
+// Bits `shift` and up of every byte, as many as mask keeps.
+SIMD_FN __m128i bits_16(__m128i bytes, int shift, int mask) {
+  return _mm_and_si128(_mm_srli_epi16(bytes, shift), _mm_set1_epi8((char)mask));
+}
+
+SIMD_FN __m256i bits_32(__m256i bytes, int shift, int mask) {
+  return _mm256_and_si256(_mm256_srli_epi16(bytes, shift), _mm256_set1_epi8((char)mask));
+}
+
+// The low nibbles of 16 bytes, then their high nibbles.
+SIMD_FN __m256i nibbles_32(const uint8_t *q) {
+  __m128i bytes = load_16(q);
+  return _mm256_set_m128i(bits_16(bytes, 4, 15), bits_16(bytes, 0, 15));
+}
+
+// The value `set` where bit `bit` of a byte is set, else 0.
+SIMD_FN __m256i where_bit(__m256i bytes, int bit, int set) {
+  __m256i mask = _mm256_set1_epi8((char)(1 << bit));
+  return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, mask), mask), _mm256_set1_epi8((char)set));
+}
+
+// ---- Output --------------------------------------------------------------------------------------------------------
+
+// Where the values go, in order. `output` is constant in every decoder, so the switch is too.
+struct sink {
+  uint8_t *at;
+  enum wd_output output;
+};
+
+SIMD_FN void put(struct sink *sink, vec16 v) {
+  switch (sink->output) {
+    case WD_OUT_F16:
+      vec_store_f16(sink->at, v);
+      break;
+    case WD_OUT_BF16:
+      vec_store_bf16(sink->at, v);
+      break;
+    default:
+      vec_store_f32(sink->at, v);
+  }
+  sink->at += 16 * wd_output_bytes(sink->output);
+}
+
+// Codes times a scale.
+SIMD_FN void put_16(struct sink *sink, __m128i codes, float scale) {
+  put(sink, vec_mul(vec_of_i8(codes), vec_set(scale)));
+}
+
+SIMD_FN void put_32(struct sink *sink, __m256i codes, float scale) {
+  put_16(sink, _mm256_castsi256_si128(codes), scale);
+  put_16(sink, _mm256_extracti128_si256(codes, 1), scale);
+}
+
+// Codes times a scale, plus a bias. To subtract a minimum, add its negation: that rounds alike.
+SIMD_FN void put_16_biased(struct sink *sink, __m128i codes, float scale, float bias) {
+  put(sink, vec_add(vec_mul(vec_of_i8(codes), vec_set(scale)), vec_set(bias)));
+}
+
+SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float bias) {
+  put_16_biased(sink, _mm256_castsi256_si128(codes), scale, bias);
+  put_16_biased(sink, _mm256_extracti128_si256(codes, 1), scale, bias);
+}
+
+// 32 codes of which each half has its scale.
+SIMD_FN void put_halves(struct sink *sink, __m256i codes, float lo, float hi) {
+  put_16(sink, _mm256_castsi256_si128(codes), lo);
+  put_16(sink, _mm256_extracti128_si256(codes, 1), hi);
+}
+
+// Sixteen small scales times d, to memory, from where each is broadcast.
+SIMD_FN void scale_16(float *scales, __m128i codes, float d) {
+  vec_store_f32((uint8_t *)scales, vec_mul(vec_of_i8(codes), vec_set(d)));
+}
+
+#endif

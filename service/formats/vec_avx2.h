@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sixteen floats as two AVX registers, for the decoders of simd_*.h: AVX2 and F16C, without FMA.
+// vec_avx512.h has the same names.
+#ifndef WD_FORMATS_VEC_AVX2_H
+#define WD_FORMATS_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define SIMD_FN static inline __attribute__((always_inline))
+
+typedef struct {
+  __m256 lo, hi;
+} vec16;
+
+SIMD_FN vec16 vec_set(float value) {
+  return (vec16){_mm256_set1_ps(value), _mm256_set1_ps(value)};
+}
+
+// Eight of one value, then eight of another.
+SIMD_FN vec16 vec_set_halves(float lo, float hi) {
+  return (vec16){_mm256_set1_ps(lo), _mm256_set1_ps(hi)};
+}
+
+SIMD_FN vec16 vec_mul(vec16 a, vec16 b) {
+  return (vec16){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+
+SIMD_FN vec16 vec_add(vec16 a, vec16 b) {
+  return (vec16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+
+// ---- From integers and other floats, sixteen at p, unaligned ------------------------------------------------------
+
+SIMD_FN vec16 vec_of_i8(__m128i codes) {
+  __m256i lo = _mm256_cvtepi8_epi32(codes), hi = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes));
+  return (vec16){_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
+}
+
+SIMD_FN vec16 vec_load_i16(const uint8_t *p) {
+  __m256i lo = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p));
+  __m256i hi = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p + 1));
+  return (vec16){_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
+}
+
+SIMD_FN vec16 vec_load_i32(const uint8_t *p) {
+  __m256i lo = _mm256_loadu_si256((const __m256i *)p), hi = _mm256_loadu_si256((const __m256i *)p + 1);
+  return (vec16){_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
+}
+
+// AVX2 has no conversion of 64-bit integers; the one-element instruction rounds once, as it must, and keeps up with
+// memory, for an element is eight bytes.
+SIMD_FN vec16 vec_load_i64(const uint8_t *p) {
+  float y[16];
+  for (int j = 0; j < 16; j++) {
+    int64_t value;
+    __builtin_memcpy(&value, p + 8 * j, 8);
+    y[j] = (float)value;
+  }
+  return (vec16){_mm256_loadu_ps(y), _mm256_loadu_ps(y + 8)};
+}
+
+SIMD_FN vec16 vec_load_f16(const uint8_t *p) {
+  const __m128i *q = (const __m128i *)p;
+  return (vec16){_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
+}
+
+SIMD_FN vec16 vec_load_bf16(const uint8_t *p) {
+  __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+  __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1));
+  return (vec16){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+}
+
+SIMD_FN vec16 vec_load_f32(const uint8_t *p) {
+  return (vec16){_mm256_loadu_ps((const float *)p), _mm256_loadu_ps((const float *)p + 8)};
+}
+
+SIMD_FN vec16 vec_load_f64(const uint8_t *p) {
+  const double *q = (const double *)p;
+  __m128 a = _mm256_cvtpd_ps(_mm256_loadu_pd(q)), b = _mm256_cvtpd_ps(_mm256_loadu_pd(q + 4));
+  __m128 c = _mm256_cvtpd_ps(_mm256_loadu_pd(q + 8)), d = _mm256_cvtpd_ps(_mm256_loadu_pd(q + 12));
+  return (vec16){_mm256_set_m128(b, a), _mm256_set_m128(d, c)};
+}
+
+// ---- To the outputs, sixteen at p, unaligned ----------------------------------------------------------------------
+
+SIMD_FN void vec_store_f16(uint8_t *p, vec16 v) {
+  _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128((__m128i *)p + 1, _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+
+// Eight bfloat16 in the low halves of 32 bits: rounded to even by an addition, NaN quieted.
+SIMD_FN __m256i vec_bf16_bits(__m256 v) {
+  __m256i bits = _mm256_castps_si256(v);
+  __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  __m256 nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+  __m256 chosen = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan);
+  return _mm256_srli_epi32(_mm256_castps_si256(chosen), 16);
+}
+
+SIMD_FN void vec_store_bf16(uint8_t *p, vec16 v) {
+  __m256i packed = _mm256_packus_epi32(vec_bf16_bits(v.lo), vec_bf16_bits(v.hi));  // by 128-bit lanes
+  _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(packed, 0xd8));
+}
+
+SIMD_FN void vec_store_f32(uint8_t *p, vec16 v) {
+  _mm256_storeu_ps((float *)p, v.lo);
+  _mm256_storeu_ps((float *)p + 8, v.hi);
+}
+
+// ---- Bit masks of 32 bytes ----------------------------------------------------------------------------------------
+
+// 0xFF in byte j where bit j is set, else 0.
+SIMD_FN __m256i bytes_where(uint32_t bits) {
+  const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+  __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte);
+  return _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+}
+
+// The bytes with those negated whose bit is set.
+SIMD_FN __m256i bytes_negated(__m256i bytes, uint32_t bits) {
+  __m256i mask = bytes_where(bits);
+  return _mm256_sub_epi8(_mm256_xor_si256(bytes, mask), mask);
+}
+
+#endif
