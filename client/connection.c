@@ -25,8 +25,8 @@
 #include "service/base/cli.h"
 #include "service/base/text.h"
 
-#define INTEGER_ARG(name, value) \
-  { .type = GRPC_ARG_INTEGER, .key = (char *)(name), .value.integer = (int)(value) }
+#define INTEGER_ARG(name, number) \
+  { .type = GRPC_ARG_INTEGER, .key = (char *)(name), .value.integer = (int)(number) }
 #define POLL_MS 100  // how soon Ctrl-C is noticed while nothing arrives
 
 struct wd_connection {
