@@ -12,7 +12,7 @@ struct wd_model_cache;
 enum wd_status wd_model_cache_create(const struct wd_root *root, uint64_t budget_bytes,
                                      const struct wd_model_limits *limits, struct wd_model_cache **cache,
                                      struct wd_error *err);
-void wd_model_cache_destroy(struct wd_model_cache *cache); // models in use live on with their references
+void wd_model_cache_destroy(struct wd_model_cache *cache);  // models in use live on with their references
 
 // wd_model_open, or a reference to the model already open whose files are still the same (every part's path leads to
 // the same inode, size and times). RESOURCE_EXHAUSTED where models in use fill the budget. Threads may call it at once;

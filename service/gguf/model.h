@@ -2,8 +2,8 @@
 // A model: one GGUF file, or all parts of a split one seen as one. Untrusted bytes throughout.
 //
 // Opening reads the headers (metadata and tensor directory) of all parts once, checks everything there is to check, and
-// keeps the tensor directory and where each metadata value stands; values and tensor data stay in the files and are read
-// with pread when asked for. A wd_model is immutable after it was opened and may be used by any number of threads.
+// keeps the tensor directory and where each metadata value stands; values and tensor data stay in the files and are
+// read with pread when asked for. A wd_model is immutable after it was opened and may be used by any number of threads.
 #ifndef WD_GGUF_MODEL_H
 #define WD_GGUF_MODEL_H
 
@@ -23,7 +23,7 @@ struct wd_model_limits {
   uint64_t max_metadata;
   uint32_t max_parts;
 };
-extern const struct wd_model_limits wd_model_default_limits; // 1 GiB, 2^20, 2^18, 1024
+extern const struct wd_model_limits wd_model_default_limits;  // 1 GiB, 2^20, 2^18, 1024
 
 // The types of metadata values, with GGUF's numbers.
 enum wd_value_type {
@@ -46,24 +46,24 @@ enum wd_value_type {
 // A metadata key and where its value stands: what follows the u32 value type, so a string's length field or an array's
 // element type come first. gguf/value.h reads it.
 struct wd_metadata {
-  const char *key; // valid UTF-8, NUL-terminated, no NUL inside, owned by the model
+  const char *key;  // valid UTF-8, NUL-terminated, no NUL inside, owned by the model
   uint32_t key_size;
   enum wd_value_type type;
   uint32_t part;
-  uint64_t offset; // in the part's file
-  uint64_t bytes;  // all of the value
+  uint64_t offset;  // in the part's file
+  uint64_t bytes;   // all of the value
 };
 
 struct wd_tensor {
-  const char *name; // valid UTF-8, NUL-terminated, 1 to 64 bytes, no NUL inside, unique, owned by the model
+  const char *name;  // valid UTF-8, NUL-terminated, 1 to 64 bytes, no NUL inside, unique, owned by the model
   const struct wd_type_info *type;
   uint32_t name_size;
   uint32_t part;
-  uint32_t n_dims;            // 0 to 4, as in the file; 0 is a scalar of one element
-  uint64_t dims[WD_MAX_DIMS]; // as in the file: the fastest first; 1 beyond n_dims
+  uint32_t n_dims;             // 0 to 4, as in the file; 0 is a scalar of one element
+  uint64_t dims[WD_MAX_DIMS];  // as in the file: the fastest first; 1 beyond n_dims
   uint64_t elements;
-  uint64_t bytes;             // stored: elements / block_elements * block_bytes
-  uint64_t offset;            // of the first byte in the part's file: offset + bytes is within the file
+  uint64_t bytes;   // stored: elements / block_elements * block_bytes
+  uint64_t offset;  // of the first byte in the part's file: offset + bytes is within the file
   // The F32 tensor that scales this one (scalable types only; formats/types.h), or UINT64_MAX. It exists, but whether
   // its shape fits is for wd_model_companion to say.
   uint64_t companion;
@@ -71,25 +71,25 @@ struct wd_tensor {
 
 struct wd_part {
   uint64_t file_bytes;
-  uint64_t data_offset; // where tensor data begins
+  uint64_t data_offset;  // where tensor data begins
 };
 
 struct wd_model_info {
-  const char *name;    // as clients name it: without the part suffix for a split model
-  char revision[WD_REVISION_SIZE]; // from the headers' bytes and the files' sizes: equal wherever the same files are
-  char architecture[65]; // general.architecture, cut and repaired, or empty
-  char title[129];       // general.name, cut and repaired, or empty
+  const char *name;                 // as clients name it: without the part suffix for a split model
+  char revision[WD_REVISION_SIZE];  // from the headers' bytes and the files' sizes: equal wherever the same files are
+  char architecture[65];            // general.architecture, cut and repaired, or empty
+  char title[129];                  // general.name, cut and repaired, or empty
   uint32_t version;
   bool big_endian;
-  uint64_t alignment;
+  uint64_t alignment;  // the first part's
   uint32_t n_parts;
-  uint64_t file_bytes; // of all parts
+  uint64_t file_bytes;  // of all parts
   uint64_t n_metadata;
   uint64_t n_tensors;
-  uint64_t elements;     // of all tensors
-  uint64_t stored_bytes; // of all tensors
-  uint64_t f16_bytes;    // of all tensors as FP16
-  uint64_t memory_bytes; // that this model holds
+  uint64_t elements;      // of all tensors
+  uint64_t stored_bytes;  // of all tensors
+  uint64_t f16_bytes;     // of all tensors as FP16
+  uint64_t memory_bytes;  // that this model holds
 };
 
 struct wd_model;
@@ -101,12 +101,12 @@ enum wd_status wd_model_open(const struct wd_root *root, const char *path, const
                              struct wd_model **model, struct wd_error *err);
 
 struct wd_model *wd_model_ref(struct wd_model *model);
-void wd_model_unref(struct wd_model *model); // the last one closes the files; NULL is allowed
+void wd_model_unref(struct wd_model *model);  // the last one closes the files; NULL is allowed
 
 const struct wd_model_info *wd_model_info(const struct wd_model *model);
 const struct wd_part *wd_model_part(const struct wd_model *model, uint32_t part);
-const struct wd_tensor *wd_model_tensor(const struct wd_model *model, uint64_t index);       // index < n_tensors
-const struct wd_metadata *wd_model_metadata(const struct wd_model *model, uint64_t index);   // index < n_metadata
+const struct wd_tensor *wd_model_tensor(const struct wd_model *model, uint64_t index);      // index < n_tensors
+const struct wd_metadata *wd_model_metadata(const struct wd_model *model, uint64_t index);  // index < n_metadata
 
 // The tensor or key of exactly this name, or NULL. Constant time.
 const struct wd_tensor *wd_model_find_tensor(const struct wd_model *model, const char *name, size_t size);
@@ -123,8 +123,8 @@ enum wd_status wd_model_read(const struct wd_model *model, uint32_t part, uint64
 // How a tensor's companion applies: factor number i holds for elements [i * elements_per_factor, (i+1) * …) and stands
 // in the companion tensor's element i.
 struct wd_companion {
-  const struct wd_tensor *tensor; // NULL: no companion, factor 1 throughout
-  uint64_t count;                 // 1, or one per matrix of the last dimension
+  const struct wd_tensor *tensor;  // NULL: no companion, factor 1 throughout
+  uint64_t count;                  // 1, or one per matrix of the last dimension
   uint64_t elements_per_factor;
 };
 

@@ -12,7 +12,7 @@ struct wd_root;
 // Opens the directory at `path` (a path of this process's own, trusted). NOT_FOUND or PERMISSION_DENIED with errno's
 // words otherwise.
 enum wd_status wd_root_open(const char *path, struct wd_root **root, struct wd_error *err);
-void wd_root_close(struct wd_root *root); // NULL is allowed
+void wd_root_close(struct wd_root *root);  // NULL is allowed
 
 // Opens the regular file `path` (from a request, untrusted) beneath root for reading, without ever blocking on what
 // else it may be. Symbolic links that stay beneath the root are followed; one that leaves it, an absolute path, or ".."
@@ -25,5 +25,12 @@ enum wd_status wd_root_open_file(const struct wd_root *root, const char *path, i
 // The walk alone, for hosts without openat2, and so that tests reach it on hosts with it.
 enum wd_status wd_root_walk_file(const struct wd_root *root, const char *path, int *fd, struct stat *st,
                                  struct wd_error *err);
+
+// The fstat of what wd_root_open_file would open, without opening it. Links count only on hosts with openat2.
+enum wd_status wd_root_stat(const struct wd_root *root, const char *path, struct stat *st, struct wd_error *err);
+
+// Opens the folder `path` beneath root ("" is the root itself) for listing, by the rules of wd_root_open_file. What is
+// not a folder is NOT_FOUND.
+enum wd_status wd_root_open_folder(const struct wd_root *root, const char *path, int *fd, struct wd_error *err);
 
 #endif

@@ -9,8 +9,8 @@
 union wd_scalar {
   uint64_t u;
   int64_t i;
-  double f; // a FLOAT32 widened
-  bool b;
+  double f;  // a FLOAT32 widened
+  bool b;    // any byte but 0 is true
 };
 
 // A place in a value: a buffered reader over the value's bytes, with the file's byte order.
@@ -19,7 +19,7 @@ struct wd_value_cursor;
 // Starts at the value's first byte (after its type). The model must outlive the cursor.
 enum wd_status wd_value_open(const struct wd_model *model, const struct wd_metadata *metadata,
                              struct wd_value_cursor **cursor, struct wd_error *err);
-void wd_value_close(struct wd_value_cursor *cursor); // NULL is allowed
+void wd_value_close(struct wd_value_cursor *cursor);  // NULL is allowed
 
 // Each reads what the cursor stands on and moves past it. The caller knows from the types what comes next.
 // DATA_LOSS where the file changed since it was opened.

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which files make up a model: one, or the parts of a split one.
+#ifndef WD_GGUF_PARTS_H
+#define WD_GGUF_PARTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "service/gguf/root.h"
+
+struct wd_part_file {
+  int fd;
+  struct stat st;  // when it was opened
+  char *path;      // as the client would name it
+};
+
+struct wd_part_files {
+  struct wd_part_file *files;
+  uint32_t count;
+  bool suffixed;  // the names say that they are parts
+  char *name;     // of the model, see wd_model_info
+};
+
+// Opens the file or the parts that `path` names. FAILED_PRECONDITION where parts are missing or it is not clear which
+// are meant; RESOURCE_EXHAUSTED beyond max_parts; otherwise as wd_root_open_file.
+enum wd_status wd_parts_open(const struct wd_root *root, const char *path, uint32_t max_parts,
+                             struct wd_part_files *parts, struct wd_error *err);
+void wd_parts_close(struct wd_part_files *parts);
+
+#endif
