@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// StreamTensors: a task opens the model and makes the plan, then every chunk that the engine has ready goes out as the
+// slices of rpc/framing.h. A chunk's buffer goes back to the pool when gRPC lets go of its slice.
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/base/text.h"
+#include "service/crc/crc32c.h"
+#include "service/rpc/framing.h"
+#include "service/rpc/methods.h"
+#include "service/rpc/open_model.h"
+#include "service/rpc/server.h"
+#include "service/rpc/stream_call.h"
+#include "service/rpc/tensor_message.h"
+
+struct state {
+  struct wd_stream_call stream;  // first
+  // Of the unit being sent.
+  uint64_t bytes;
+  uint32_t crc32c;
+  struct wd_chunk_counts counts;
+};
+
+static enum wd_status check_text(const char *field, const char *text, struct wd_error *err) {
+  size_t size = strlen(text);
+  return wd_utf8_valid(text, size)
+             ? WD_OK
+             : wd_fail(err, WD_INVALID_ARGUMENT, "%s: %s is not valid UTF-8", field, WD_QUOTE(text, size));
+}
+
+static enum wd_status read_selection(const Weightd__V1__Selection *from, struct wd_selection *to,
+                                     struct wd_error *err) {
+  *to = (struct wd_selection){
+      .pattern = {from->pattern, strlen(from->pattern)},
+      .row_begin = from->row_begin,
+      .row_end = from->row_end,
+  };
+  if (from->slice) {
+    if (from->slice->of == 0) {
+      return wd_fail(err, WD_INVALID_ARGUMENT, "selections.slice.of: is 0; give the number of slices, or no slice");
+    }
+    to->axis = from->slice->axis;
+    to->rank = from->slice->rank;
+    to->of = from->slice->of;
+  }
+  if ((unsigned)from->output_type > WEIGHTD__V1__OUTPUT_TYPE_CHOICE__AS_STORED) {
+    return wd_fail(err, WD_INVALID_ARGUMENT,
+                   "selections.output_type: %d is none of AS_REQUEST, AS_F16, AS_BF16, AS_F32, AS_STORED",
+                   (int)from->output_type);
+  }
+  to->has_output = from->output_type != WEIGHTD__V1__OUTPUT_TYPE_CHOICE__AS_REQUEST;
+  to->output = to->has_output ? (enum wd_output)(from->output_type - 1) : WD_OUT_F16;
+  return check_text("selections.pattern", from->pattern, err);
+}
+
+// The request in the engine's terms. What it points to is freed with free_plan_request, whatever was returned.
+static enum wd_status read_request(const Weightd__V1__StreamTensorsRequest *from, struct wd_plan_request *to,
+                                   struct wd_error *err) {
+  *to = (struct wd_plan_request){
+      .n_tensors = from->n_tensors,
+      .n_selections = from->n_selections,
+      .n_ranges = from->n_ranges,
+      .output = (enum wd_output)from->output_type,
+      .no_companion_scale = from->no_companion_scale,
+  };
+  if ((unsigned)from->output_type > WEIGHTD__V1__OUTPUT_TYPE__STORED) {
+    return wd_fail(err, WD_INVALID_ARGUMENT, "output_type: %d is none of F16, BF16, F32, STORED",
+                   (int)from->output_type);
+  }
+  struct wd_selection *selections = calloc(from->n_selections + 1, sizeof *selections);
+  struct wd_range *ranges = calloc(from->n_ranges + 1, sizeof *ranges);
+  to->selections = selections;
+  to->ranges = ranges;
+  enum wd_status status = wd_stream_call_read_names(from->tensors, from->n_tensors, &to->tensors, err);
+  if (status) {
+    return status;
+  }
+  if (!selections || !ranges) {
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the request");
+  }
+  for (size_t i = 0; i < from->n_selections; i++) {
+    if ((status = read_selection(from->selections[i], &selections[i], err))) {
+      return status;
+    }
+  }
+  for (size_t i = 0; i < from->n_ranges; i++) {
+    ranges[i] = (struct wd_range){from->ranges[i]->tensor_index, from->ranges[i]->begin, from->ranges[i]->end};
+  }
+  return WD_OK;
+}
+
+static void free_plan_request(struct wd_plan_request *request) {
+  free((void *)request->tensors);
+  free((void *)request->selections);
+  free((void *)request->ranges);
+}
+
+static enum wd_status open_stream(struct wd_call *call, struct wd_error *err) {
+  const Weightd__V1__StreamTensorsRequest *request = (const void *)wd_call_request(call);
+  struct wd_plan_request plan_request;
+  uint64_t chunk_bytes = request->chunk_bytes ? request->chunk_bytes : WD_DEFAULT_CHUNK_BYTES;
+  enum wd_status status = read_request(request, &plan_request, err);
+  if (!status && (chunk_bytes < WD_MIN_CHUNK_BYTES || chunk_bytes > WD_MAX_CHUNK_BYTES)) {
+    status = wd_fail(err, WD_INVALID_ARGUMENT, "chunk_bytes: %" PRIu64 "; give 0 (for %s) or %s to %s", chunk_bytes,
+                     WD_BYTES(WD_DEFAULT_CHUNK_BYTES), WD_BYTES(WD_MIN_CHUNK_BYTES), WD_BYTES(WD_MAX_CHUNK_BYTES));
+  }
+  if (!status) {
+    struct wd_stream_options options = {.chunk_bytes = chunk_bytes};
+    status = wd_stream_call_open(call, request->model, request->if_revision, &plan_request, &options, err);
+  }
+  free_plan_request(&plan_request);
+  return status;
+}
+
+static void start(struct wd_call *call) {
+  wd_stream_call_start(call, open_stream);
+}
+
+// What is to be done when gRPC lets go of a payload.
+struct handed {
+  struct wd_call *call;
+  struct wd_chunk *chunk;
+};
+
+static void on_released(void *argument) {
+  struct handed handed = *(struct handed *)argument;
+  free(argument);
+  wd_call_progress(handed.call, 0);
+  wd_call_add_handed(handed.call, -1);
+  wd_chunk_release(handed.chunk);  // may be what kept the call
+}
+
+// Sends the frame and the chunk's bytes behind it.
+static void send_chunk(struct wd_call *call, const struct wd_frame *frame, struct wd_chunk *chunk) {
+  struct handed *handed = malloc(sizeof *handed);
+  if (!handed) {
+    struct wd_error err;
+    wd_chunk_release(chunk);
+    wd_fail(&err, WD_RESOURCE_EXHAUSTED, "no memory to send a chunk");
+    wd_call_finish(call, err.status, &err);
+    return;
+  }
+  *handed = (struct handed){call, chunk};
+  grpc_slice slices[2] = {
+      grpc_slice_malloc(wd_frame_header_size(frame)),
+      grpc_slice_new_with_user_data((void *)chunk->data, chunk->size, on_released, handed),
+  };
+  wd_frame_header(frame, GRPC_SLICE_START_PTR(slices[0]));
+  grpc_byte_buffer *message = grpc_raw_byte_buffer_create(slices, 2);
+  wd_server_count_sent(wd_call_server(call), 1, chunk->size);
+  wd_call_add_handed(call, 1);
+  wd_call_progress(call, chunk->size);
+  grpc_slice_unref(slices[0]);
+  grpc_slice_unref(slices[1]);
+  wd_call_send(call, message);
+}
+
+static enum wd_next next(struct wd_call *call) {
+  struct state *state = wd_call_state(call);
+  struct wd_chunk *chunk;
+  enum wd_next result;
+  if (!wd_stream_call_take(call, &chunk, &result)) {
+    return result;
+  }
+  const struct wd_unit *unit = chunk->unit;
+  if (chunk->first) {
+    state->bytes = 0;
+    state->crc32c = 0;
+    state->counts = (struct wd_chunk_counts){0};
+  }
+  state->crc32c = wd_crc32c_combine(state->crc32c, chunk->crc32c, chunk->size);
+  state->bytes += chunk->size;
+  state->counts.overflows += chunk->counts.overflows;
+  state->counts.nans += chunk->counts.nans;
+  state->counts.infinities += chunk->counts.infinities;
+
+  struct wd_tensor_message tensor;
+  Weightd__V1__Summary summary = WEIGHTD__V1__SUMMARY__INIT;
+  struct wd_frame frame = {
+      .tensor_index = unit->tensor_index,
+      .offset = chunk->offset,
+      .crc32c = chunk->crc32c,
+      .data_size = chunk->size,
+  };
+  if (chunk->first) {
+    wd_tensor_message_fill(&tensor, state->stream.model, unit->tensor);
+    wd_tensor_message_add_output(&tensor, unit);
+    frame.tensor = &tensor.base;
+  }
+  if (chunk->last) {
+    summary.bytes = state->bytes;
+    summary.crc32c = state->crc32c;
+    summary.overflows = state->counts.overflows;
+    summary.nans = state->counts.nans;
+    summary.infinities = state->counts.infinities;
+    frame.summary = &summary;
+  }
+  send_chunk(call, &frame, chunk);
+  return WD_NEXT_BUSY;
+}
+
+const struct wd_method wd_stream_tensors = {
+    .path = "/weightd.v1.WeightService/StreamTensors",
+    .name = "StreamTensors",
+    .kind = WD_METHOD_WORK,
+    .request = &weightd__v1__stream_tensors_request__descriptor,
+    .state_size = sizeof(struct state),
+    .start = start,
+    .next = next,
+    .conclude = wd_stream_call_conclude,
+    .destroy = wd_stream_call_destroy,
+};
