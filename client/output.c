@@ -197,6 +197,16 @@ static void fit(const struct wd_table *table, size_t *widths, size_t limit) {
   }
 }
 
+void wd_table_free(struct wd_table *table) {
+  for (size_t i = 0; table && i < table->n_cells; i++) {
+    free(table->cells[i]);
+  }
+  if (table) {
+    free(table->cells);
+  }
+  free(table);
+}
+
 bool wd_table_print(struct wd_table *table) {
   if (!table) {
     return false;
@@ -231,12 +241,8 @@ bool wd_table_print(struct wd_table *table) {
     }
     ok = !ferror(stdout);
   }
-  for (size_t i = 0; i < table->n_cells; i++) {
-    free(table->cells[i]);
-  }
-  free(table->cells);
   free(widths);
-  free(table);
+  wd_table_free(table);
   return ok;
 }
 

@@ -35,6 +35,7 @@ struct wd_column {
 struct wd_table *wd_table_create(const struct wd_column *columns, size_t n_columns);
 // Adds the next cell, row by row; made clean, and copied. Running out of memory shows when the table is printed.
 void wd_table_cell(struct wd_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void wd_table_free(struct wd_table *table);  // one that is not to be printed; NULL is allowed
 // Prints it, and frees it. False where memory ran out or stdout failed.
 bool wd_table_print(struct wd_table *table);
 

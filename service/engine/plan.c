@@ -248,6 +248,7 @@ static enum wd_status apply_selection(struct wd_unit *unit, const struct wd_sele
                    selection->of, selection->of - 1);
   }
   uint32_t dim = n_axes - 1 - (uint32_t)axis;
+  unit->output_dims = cut_rows ? 2 : n_axes;
   if (cut_rows && dim != 0) {
     return wd_fail(err, WD_INVALID_ARGUMENT,
                    "selections.slice.axis: %d; beside a range of rows only the last axis (-1) can be sliced, tensor %s",

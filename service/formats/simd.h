@@ -16,7 +16,12 @@
 #include "service/formats/blocks.h"
 #include "service/formats/paths.h"
 
+// Not with sanitizers, whose checks would make a minute's work for the compiler of it.
+#ifdef __SANITIZE_ADDRESS__
+#define UNROLL
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 // ---- Loads ---------------------------------------------------------------------------------------------------------
 

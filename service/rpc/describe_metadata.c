@@ -119,7 +119,7 @@ static enum wd_status read_string(struct wd_value_cursor *cursor, struct room *r
   if (status) {
     return status;
   }
-  size_t most = room->whole ? room->bytes : wd_min_u64(room->bytes, WD_METADATA_CUT_STRING);
+  size_t most = room->whole ? WD_METADATA_PIECE : WD_METADATA_CUT_STRING;
   size_t take = wd_min_u64(size, most);
   char *text = malloc(take + 1);
   if (!text) {

@@ -12,9 +12,10 @@
 // Strings are cut to this many bytes and arrays to this many elements, unless the request names their key.
 #define WD_METADATA_CUT_STRING 4096
 #define WD_METADATA_CUT_ARRAY 64
-// Most bytes of a value in one entry. A named value goes on in further entries, but a string or an array that is itself
-// an element of an array is cut there.
-#define WD_METADATA_PIECE ((size_t)128 << 10)
+// An entry is closed when its value has this many bytes; a named value then goes on in further entries. A string that
+// is an element of an array is cut to as many bytes, an array inside an array where its entry is full. What is not
+// UTF-8 takes up to three times the space once it is repaired.
+#define WD_METADATA_PIECE ((size_t)64 << 10)
 
 struct wd_metadata_writer;
 

@@ -140,17 +140,23 @@ size_t stream_digest_blocks(enum wd_type type) {
 }
 
 void stream_same_nan(enum wd_output output, void *values, size_t n) {
+  uint8_t *at = values;
   if (output == WD_OUT_F32) {
-    uint32_t *v = values;
-    for (size_t i = 0; i < n; i++) {
-      v[i] = (v[i] & 0x7fffffff) > 0x7f800000 ? 0x7fc00000 : v[i];
+    const uint32_t nan = 0x7fc00000;
+    for (uint32_t bits; n > 0; n--, at += 4) {
+      memcpy(&bits, at, 4);
+      if ((bits & 0x7fffffff) > 0x7f800000) {
+        memcpy(at, &nan, 4);
+      }
     }
     return;
   }
   const uint16_t infinity = output == WD_OUT_F16 ? 0x7c00 : 0x7f80, nan = output == WD_OUT_F16 ? 0x7e00 : 0x7fc0;
-  uint16_t *v = values;
-  for (size_t i = 0; i < n; i++) {
-    v[i] = (v[i] & 0x7fff) > infinity ? nan : v[i];
+  for (uint16_t bits; n > 0; n--, at += 2) {
+    memcpy(&bits, at, 2);
+    if ((bits & 0x7fff) > infinity) {
+      memcpy(at, &nan, 2);
+    }
   }
 }
 
