@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/command.h"
+#include "client/layout.h"
+#include "client/output.h"
+#include "client/partial.h"
+#include "client/stream.h"
+#include "service/base/text.h"
+
+struct options {
+  struct wd_common common;
+  const char *model, *out;
+  struct wd_wish wish;
+  struct wd_strings tensors;
+  struct wd_cut cut;
+  uint64_t chunk_bytes, ahead_bytes, connections;
+  bool resume, force, quiet;
+  enum wd_progress_mode progress;
+};
+
+enum {
+  OPT_OUT = WD_OPT_FIRST,
+  OPT_TENSOR,
+  OPT_TYPE,
+  OPT_ROWS,
+  OPT_SLICE,
+  OPT_UNSCALED,
+  OPT_RESUME,
+  OPT_FORCE,
+  OPT_CHUNK,
+  OPT_AHEAD,
+  OPT_CONNECTIONS,
+  OPT_QUIET,
+  OPT_PROGRESS
+};
+
+static const struct argp_option argp_options[] = {
+    {.name = "out",
+     .key = OPT_OUT,
+     .arg = "FILE",
+     .doc = "the safetensors file to write; /dev/null fetches and verifies without keeping"},
+    {.name = "tensor",
+     .key = OPT_TENSOR,
+     .arg = "GLOB",
+     .doc = "only these tensors: a name, or a glob in which * matches any characters; may be repeated"},
+    {.name = "type",
+     .key = OPT_TYPE,
+     .arg = "TYPE",
+     .doc = "f16 (the default), bf16, f32, or stored: the file's own blocks"},
+    {.name = "rows", .key = OPT_ROWS, .arg = "BEGIN:END", .doc = "only these rows of each tensor, END not included"},
+    {.name = "slice",
+     .key = OPT_SLICE,
+     .arg = "AXIS:RANK/OF",
+     .doc = "only this tensor-parallel slice of each tensor; axis 0 is the slowest, -1 the fastest"},
+    {.name = "no-companion-scale", .key = OPT_UNSCALED, .doc = "leave NVFP4 tensors unscaled by their companion"},
+    {.name = "resume", .key = OPT_RESUME, .doc = "go on with what an interrupted fetch left in FILE.part"},
+    {.name = "force", .key = OPT_FORCE, .doc = "replace FILE if it exists"},
+    {.name = "chunk-bytes",
+     .key = OPT_CHUNK,
+     .arg = "SIZE",
+     .doc = "most bytes of a message, such as 4MiB (default: the server's)"},
+    {.name = "ahead",
+     .key = OPT_AHEAD,
+     .arg = "SIZE",
+     .doc = "what the server may send before it is read, from 64KiB (default 16MiB); what is under way when a fetch is "
+            "killed "
+            "is sent again"},
+    {.name = "connections",
+     .key = OPT_CONNECTIONS,
+     .arg = "N",
+     .doc = "fetch over so many connections at once (default 1)"},
+    {.name = "quiet", .key = OPT_QUIET, .doc = "no progress and no summary"},
+    {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
+    {0}};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  struct options *o = state->input;
+  switch (key) {
+    case ARGP_KEY_INIT:
+      state->child_inputs[0] = &o->common;
+      return 0;
+    case OPT_OUT:
+      o->out = arg;
+      return 0;
+    case OPT_TENSOR:
+      wd_strings_add(&o->tensors, arg, state);
+      return 0;
+    case OPT_TYPE:
+      if (!wd_output_parse(arg, &o->wish.output)) {
+        argp_error(state, "--type '%s' is not f16, bf16, f32 or stored", arg);
+      }
+      return 0;
+    case OPT_ROWS:
+      o->wish.rows = arg;
+      if (!wd_parse_rows(arg, &o->cut)) {
+        argp_error(state, "--rows '%s' is not BEGIN:END, such as 0:1024", arg);
+      }
+      return 0;
+    case OPT_SLICE:
+      o->wish.slice = arg;
+      if (!wd_parse_slice(arg, &o->cut)) {
+        argp_error(state, "--slice '%s' is not AXIS:RANK/OF with RANK below OF, such as 0:1/4", arg);
+      }
+      return 0;
+    case OPT_UNSCALED:
+      o->wish.no_companion_scale = true;
+      return 0;
+    case OPT_RESUME:
+      o->resume = true;
+      return 0;
+    case OPT_FORCE:
+      o->force = true;
+      return 0;
+    case OPT_CHUNK:
+      if (!wd_parse_bytes(arg, &o->chunk_bytes) || o->chunk_bytes > (uint64_t)1 << 30) {
+        argp_error(state, "--chunk-bytes '%s' is no size up to 1GiB, such as 1MiB", arg);
+      }
+      return 0;
+    case OPT_AHEAD:
+      if (!wd_parse_bytes(arg, &o->ahead_bytes) || o->ahead_bytes < 65536 || o->ahead_bytes > (uint64_t)1 << 30) {
+        argp_error(state, "--ahead '%s' is no size from 64KiB to 1GiB, such as 16MiB", arg);
+      }
+      return 0;
+    case OPT_CONNECTIONS:
+      if (!wd_parse_u64(arg, 1, WD_MAX_CONNECTIONS, &o->connections)) {
+        argp_error(state, "--connections '%s' is no number from 1 to %d", arg, WD_MAX_CONNECTIONS);
+      }
+      return 0;
+    case OPT_QUIET:
+      o->quiet = true;
+      return 0;
+    case OPT_PROGRESS:
+      if (!wd_progress_parse(arg, &o->progress)) {
+        argp_error(state, "--progress '%s' is not auto, always or never", arg);
+      }
+      return 0;
+    case ARGP_KEY_ARG:
+      if (o->model) {
+        argp_error(state, "one MODEL at a time, but '%s' follows '%s'", arg, o->model);
+      }
+      o->model = arg;
+      return 0;
+    case ARGP_KEY_END:
+      if (!o->model) {
+        argp_error(state, "MODEL is missing; `weightctl list` shows which there are");
+      }
+      if (!o->out) {
+        argp_error(state, "--out is missing: the name of the file to write, or /dev/null");
+      }
+      return 0;
+    default:
+      return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp argp = {
+    .options = argp_options,
+    .parser = parse,
+    .args_doc = "MODEL --out FILE",
+    .doc =
+        "Fetch a model's tensors, decoded, into one safetensors file. Every chunk and every tensor is verified by its "
+        "CRC-32C; the file gets its name when all of it is there.\v"
+        "Shapes are as the file stores them, slowest first. With --type stored, blocks that are no safetensors dtype "
+        "come as U8 and the file's metadata says what they are.\n"
+        "Until it is complete the file is FILE.part, with FILE.part.journal beside it. After Ctrl-C, a crash or a lost "
+        "connection the same command with --resume fetches what is missing; without --resume it begins anew.\n"
+        "\n"
+        "  weightctl fetch llama.gguf --out llama.safetensors\n"
+        "  weightctl fetch llama.gguf --out llama.safetensors --resume\n"
+        "  weightctl fetch llama.gguf --out attn.safetensors --tensor 'blk.*.attn_*' --type bf16\n"
+        "  weightctl fetch llama.gguf --out part1.safetensors --tensor '*.ffn_up.weight' --slice 0:1/4\n"
+        "  weightctl fetch llama.gguf --out /dev/null --connections 4\n",
+    .children = wd_common_children,
+};
+
+static enum wd_status write_chunk(void *state, size_t item, uint64_t begin, uint64_t size, uint32_t crc32c,
+                                  const struct iovec *pieces, struct wd_place place, struct wd_error *err) {
+  return wd_partial_write(state, item, begin, size, crc32c, pieces, place, err);
+}
+
+// What there is to say in the end.
+struct outcome {
+  bool already;  // it was complete before
+  uint64_t tensors, bytes, fetched;
+  double seconds;
+  struct wd_stream_counts counts;
+};
+
+static void warn(const char *what, uint64_t n, const char *why) {
+  if (n) {
+    wd_complain("warning: %" PRIu64 " %s%s", n, what, why);
+  }
+}
+
+static int report(const struct options *o, const struct wd_description *d, const struct outcome *r) {
+  double rate = r->seconds > 0 ? (double)r->fetched / r->seconds : 0;
+  const char *clean = wd_clean(o->out, strlen(o->out), (char[400]){0}, 400);
+  if (!o->quiet) {
+    warn("finite values became infinite as ", r->counts.overflows, wd_output_name(o->wish.output));
+    warn("values are NaN", r->counts.nans, "");
+    warn("values were infinite already", r->counts.infinities, "");
+  }
+  if (o->common.json) {
+    return wd_end_output(wd_json_print(json_pack(
+        "{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "model", wd_json_text(d->model),
+        "revision", wd_json_text(d->revision), "file", wd_json_text(o->out), "type", wd_output_name(o->wish.output),
+        "already_complete", (int)r->already, "tensors", wd_json_u64(r->tensors), "bytes", wd_json_u64(r->bytes),
+        "fetched_bytes", wd_json_u64(r->fetched), "chunks", wd_json_u64(r->counts.chunks), "seconds",
+        wd_json_real(r->seconds), "bytes_per_second", wd_json_real(rate), "overflows", wd_json_u64(r->counts.overflows),
+        "nans", wd_json_u64(r->counts.nans), "infinities", wd_json_u64(r->counts.infinities))));
+  }
+  if (o->quiet) {
+    return WD_EXIT_OK;
+  }
+  if (r->already) {
+    printf("%s is complete already: %" PRIu64 " tensors, %s\n", clean, r->tensors, WD_BYTES(r->bytes));
+  } else {
+    char resumed[64] = "";
+    if (r->fetched != r->bytes) {
+      snprintf(resumed, sizeof resumed, ", of which %s now", WD_BYTES(r->fetched));
+    }
+    printf("%s: %" PRIu64 " tensors, %s%s in %.1f s (%s/s), every CRC right\n", clean, r->tensors, WD_BYTES(r->bytes),
+           resumed, r->seconds, WD_BYTES((uint64_t)rate));
+  }
+  return wd_end_output(true);
+}
+
+// Says what is kept of a fetch that did not end well.
+static void tell_resume(const struct wd_partial *partial, const struct wd_plan *plan, uint64_t there) {
+  char part[400];
+  const char *path = wd_partial_path(partial);
+  if (path && there > 0) {
+    fprintf(stderr, "  %s of %s are in %s; the same command with --resume goes on from there\n", WD_BYTES(there),
+            WD_BYTES(plan->bytes), wd_clean(path, strlen(path), part, sizeof part));
+  }
+}
+
+// With the description there: lays out, fetches, reports.
+static int fetch(const struct options *o, const struct wd_description *d, struct wd_partial *partial) {
+  struct wd_plan plan = {0};
+  struct wd_layout layout = {0};
+  struct wd_spans missing = {0};
+  struct outcome outcome = {0};
+  struct wd_progress progress;
+  struct wd_error err;
+  enum wd_progress_mode mode = o->quiet ? WD_PROGRESS_NEVER : o->progress;
+  json_t *binding = NULL;
+  int end;
+  enum wd_status status = wd_plan_create(d, o->tensors.list, o->tensors.n, o->wish.output, &o->cut,
+                                         o->wish.no_companion_scale, &plan, &err);
+  status = status ? status : wd_layout_create(d, &plan, &o->wish, &layout, &err);
+  if (status) {
+    end = wd_report(o->model, &err);
+    goto out;
+  }
+  outcome.tensors = plan.n_items;
+  outcome.bytes = plan.bytes;
+  if (o->resume && !o->force && wd_partial_complete(partial, &layout)) {
+    outcome.already = true;
+    end = report(o, d, &outcome);
+    goto out;
+  }
+  binding = wd_layout_binding(d, &o->wish, &layout);
+  if (!binding) {
+    wd_fail(&err, WD_RESOURCE_EXHAUSTED, "no memory to fetch");
+    end = wd_report(o->model, &err);
+    goto out;
+  }
+  if (wd_partial_begin(partial, &layout, &plan, binding, mode, &missing, &err)) {
+    end = wd_report(NULL, &err);
+    goto out;
+  }
+  struct wd_stream_job job = {
+      .connection = {.address = o->common.server, .silence_ms = o->common.timeout_ms, .ahead_bytes = o->ahead_bytes},
+      .description = d,
+      .plan = &plan,
+      .cut = &o->cut,
+      .no_companion_scale = o->wish.no_companion_scale,
+      .chunk_bytes = o->chunk_bytes,
+      .connections = (unsigned)o->connections,
+      .sink = {.state = partial, .chunk = write_chunk},
+      .progress = &progress,
+  };
+  outcome.fetched = wd_spans_bytes(&missing);
+  wd_progress_start(&progress, "fetching", outcome.fetched, mode);
+  status = wd_stream_run(&job, &missing, &outcome.counts, &err);
+  outcome.seconds = wd_progress_stop(&progress);
+  if (status) {
+    end = wd_report(o->model, &err);
+    tell_resume(partial, &plan, plan.bytes - outcome.fetched + outcome.counts.bytes);
+  } else if (wd_partial_finish(partial, &err)) {
+    end = wd_report(NULL, &err);
+  } else {
+    end = report(o, d, &outcome);
+  }
+out:
+  json_decref(binding);
+  wd_spans_free(&missing);
+  wd_layout_free(&layout);
+  wd_plan_free(&plan);
+  return end;
+}
+
+int wd_command_fetch(int argc, char **argv) {
+  struct options o = {.common = WD_COMMON_DEFAULTS, .connections = 1};
+  struct wd_description description = {0};
+  struct wd_partial *partial = NULL;
+  struct wd_error err;
+  wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
+  o.wish.patterns = o.tensors.list;
+  o.wish.n_patterns = o.tensors.n;
+  struct wd_connection *connection = wd_connect(&o.common);
+  if (!connection) {
+    return WD_EXIT_USAGE;
+  }
+  int end;
+  if (wd_partial_open(o.out, o.force, o.resume, &partial, &err)) {
+    end = wd_report(NULL, &err);
+  } else if (wd_description_get(connection, o.model, &description, &err)) {
+    end = wd_report(o.model, &err);
+  } else {
+    wd_connection_close(connection);  // the streams have their own
+    connection = NULL;
+    end = fetch(&o, &description, partial);
+  }
+  wd_connection_close(connection);
+  wd_partial_close(partial);
+  wd_description_free(&description);
+  free(o.tensors.list);
+  return end;
+}

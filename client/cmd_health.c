@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <stdio.h>
+#include <time.h>
+
+#include "client/command.h"
+#include "client/interrupt.h"
+#include "client/output.h"
+#include "grpc/health/v1/health.pb-c.h"
+#include "service/base/text.h"
+
+struct options {
+  struct wd_common common;
+  uint64_t wait_ms;
+  const char *service;
+};
+
+enum { OPT_WAIT = WD_OPT_FIRST };
+
+static const struct argp_option argp_options[] = {
+    {.name = "wait",
+     .key = OPT_WAIT,
+     .arg = "TIME",
+     .doc = "keep asking for so long, until the server is serving: 10 (seconds), 500ms, 2m"},
+    {0}};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  struct options *o = state->input;
+  switch (key) {
+    case ARGP_KEY_INIT:
+      state->child_inputs[0] = &o->common;
+      return 0;
+    case OPT_WAIT:
+      if (!wd_parse_duration_ms(arg, &o->wait_ms)) {
+        argp_error(state, "--wait '%s' is no time; expected a number with ms, s, m or h, such as 10s", arg);
+      }
+      return 0;
+    case ARGP_KEY_ARG:
+      if (o->service) {
+        argp_error(state, "one SERVICE at most");
+      }
+      o->service = arg;
+      return 0;
+    default:
+      return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp argp = {
+    .options = argp_options,
+    .parser = parse,
+    .args_doc = "[SERVICE]",
+    .doc =
+        "Ask the standard health service (grpc.health.v1) whether the server is serving; prints SERVING or "
+        "NOT_SERVING.\v"
+        "The exit status is 0 only when it is SERVING. SERVICE asks for one service, such as "
+        "weightd.v1.WeightService, instead of the whole server.\n"
+        "\n"
+        "  weightctl health --wait 30          wait until a server that was just started is ready\n"
+        "  weightctl --server unix:/run/weightd.sock health\n",
+    .children = wd_common_children,
+};
+
+static enum wd_status check(struct wd_connection *connection, const char *service,
+                            Grpc__Health__V1__HealthCheckResponse__ServingStatus *answer, struct wd_error *err) {
+  Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+  struct wd_arena arena = {0};
+  ProtobufCMessage *response;
+  request.service = (char *)(service ? service : "");
+  enum wd_status status = wd_call_unary(connection, "/grpc.health.v1.Health/Check", &request.base,
+                                        &grpc__health__v1__health_check_response__descriptor, &arena, &response, err);
+  if (!status) {
+    *answer = ((const Grpc__Health__V1__HealthCheckResponse *)response)->status;
+  }
+  wd_arena_reset(&arena);
+  return status;
+}
+
+static uint64_t now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int wd_command_health(int argc, char **argv) {
+  struct options o = {.common = WD_COMMON_DEFAULTS};
+  wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
+  struct wd_connection *connection = wd_connect(&o.common);
+  if (!connection) {
+    return WD_EXIT_USAGE;
+  }
+  uint64_t begin = now_ms();
+  struct wd_error err;
+  enum wd_status status;
+  Grpc__Health__V1__HealthCheckResponse__ServingStatus answer =
+      GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__UNKNOWN;
+  for (;;) {
+    status = check(connection, o.service, &answer, &err);
+    bool serving = !status && answer == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+    bool worth_waiting = !status || status == WD_UNAVAILABLE || status == WD_DEADLINE_EXCEEDED;
+    if (serving || !worth_waiting || wd_interrupted() || now_ms() - begin >= o.wait_ms) {
+      break;
+    }
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    wd_connection_retry(connection);
+  }
+  wd_connection_close(connection);
+  if (status) {
+    return wd_report(NULL, &err);
+  }
+  bool serving = answer == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+  const char *word = serving                                                                          ? "SERVING"
+                     : answer == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING ? "NOT_SERVING"
+                                                                                                      : "UNKNOWN";
+  bool ok = o.common.json ? wd_json_print(json_pack("{s:s}", "status", word)) : printf("%s\n", word) > 0;
+  int end = wd_end_output(ok);
+  return serving ? end : WD_EXIT_FAILED;
+}

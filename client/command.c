@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/output.h"
+#include "service/base/text.h"
+
+static const struct argp_option common_options[] = {
+    {.doc = "Options of every command:", .group = 1},
+    {.name = "server",
+     .key = WD_OPT_SERVER,
+     .arg = "ADDR",
+     .doc = "where the server listens: HOST:PORT or unix:PATH (default " WD_DEFAULT_SERVER ")"},
+    {.name = "timeout",
+     .key = WD_OPT_TIMEOUT,
+     .arg = "TIME",
+     .doc = "give up when the server has sent nothing for so long: 500ms, 30s, 5m; 0 waits for ever (default 60s)"},
+    {.name = "json", .key = WD_OPT_JSON, .doc = "print JSON"},
+    {0}};
+
+static error_t parse_common(int key, char *arg, struct argp_state *state) {
+  struct wd_common *common = state->input;
+  switch (key) {
+    case WD_OPT_SERVER:
+      common->server = arg;
+      return 0;
+    case WD_OPT_TIMEOUT:
+      if (!wd_parse_duration_ms(arg, &common->timeout_ms)) {
+        argp_error(state, "--timeout '%s' is no time; expected a number with ms, s, m or h, such as 30s", arg);
+      }
+      return 0;
+    case WD_OPT_JSON:
+      common->json = true;
+      return 0;
+    default:
+      return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp common_argp = {.options = common_options, .parser = parse_common};
+const struct argp_child wd_common_children[] = {{.argp = &common_argp, .group = 1}, {0}};
+
+bool wd_common_takes_value(const char *argument) {
+  for (const struct argp_option *o = common_options; o->name || o->doc; o++) {
+    if (o->name && o->arg && strncmp(argument, "--", 2) == 0 && strcmp(argument + 2, o->name) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_state *state) {
+  char **list = realloc(strings->list, (strings->n + 1) * sizeof *list);
+  if (!list) {
+    argp_failure(state, WD_EXIT_FAILED, ENOMEM, "too many arguments");
+    return;
+  }
+  strings->list = list;
+  strings->list[strings->n++] = value;
+}
+
+struct wd_connection *wd_connect(const struct wd_common *common) {
+  struct wd_connection_config config = {.address = common->server, .silence_ms = common->timeout_ms};
+  struct wd_connection *connection = NULL;
+  struct wd_error err;
+  if (wd_connection_open(&config, &connection, &err)) {
+    wd_complain("--server: %s", err.message);
+    return NULL;
+  }
+  return connection;
+}
+
+int wd_report(const char *subject, const struct wd_error *err) {
+  if (subject) {
+    char clean[300];
+    wd_complain("%s: %s", wd_clean(subject, strlen(subject), clean, sizeof clean), err->message);
+  } else {
+    wd_complain("%s", err->message);
+  }
+  return WD_EXIT_FAILED;
+}
+
+int wd_end_output(bool ok) {
+  if (fflush(stdout) != 0 || ferror(stdout) || !ok) {
+    wd_complain("standard output cannot be written: %s", errno ? strerror(errno) : "no memory");
+    return WD_EXIT_FAILED;
+  }
+  return WD_EXIT_OK;
+}
