@@ -28,7 +28,7 @@ static inline void put_F32(uint8_t **out, const float *y, uint32_t n) {
   static void decode_##name##_##output(const uint8_t *b, size_t n_blocks, float factor, void *out) { \
     uint8_t *o = out;                                                                                \
     if (WD_SAME(WD_##name, WD_OUT_##output)) {                                                       \
-      memcpy(out, b, n_blocks *(bytes));                                                             \
+      wd_copy(out, b, (bytes)*n_blocks);                                                             \
       return;                                                                                        \
     }                                                                                                \
     for (; n_blocks > 0; n_blocks--, b += (bytes)) {                                                 \

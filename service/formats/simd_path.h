@@ -16,9 +16,9 @@
   if (n_blocks > 0) {                                       \
     uint8_t padded[16 * bytes] = {0}, values[16 * 4];       \
     struct sink rest = {values, sink.output};               \
-    memcpy(padded, b, n_blocks *(bytes));                   \
+    memcpy(padded, b, (bytes)*n_blocks);                    \
     put(&rest, load_##name(padded));                        \
-    memcpy(sink.at, values, n_blocks *(width));             \
+    memcpy(sink.at, values, (width)*n_blocks);              \
   }
 
 #define LOOP_BLOCKS(name, bytes, width, sink)    \
@@ -35,7 +35,7 @@
     struct sink sink = {out, WD_OUT_##output};                                                       \
     (void)factor;                                                                                    \
     if (WD_SAME(WD_##name, WD_OUT_##output)) {                                                       \
-      wd_copy(out, b, n_blocks *(bytes));                                                            \
+      wd_copy(out, b, (bytes)*n_blocks);                                                             \
       return;                                                                                        \
     }                                                                                                \
     LOOP_##elements(name, bytes, width, sink)                                                        \
