@@ -451,6 +451,9 @@ enum wd_status wd_server_start(const struct wd_server_options *options, struct w
                    "authentication: listen on loopback or a unix socket, or say --insecure if the network is trusted",
                    options->listen);
   }
+  if (!where.loopback) {
+    wd_log(WD_LOG_WARNING, "--insecure: %s is open to everybody who can reach it, in plain text", options->listen);
+  }
   status = wd_address_claim(&where, err);
   if (status) {
     return status;

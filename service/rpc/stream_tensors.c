@@ -54,6 +54,16 @@ static enum wd_status read_selection(const Weightd__V1__Selection *from, struct 
   return check_text("selections.pattern", from->pattern, err);
 }
 
+// gRPC's default limit of a received message, which a chunk asked to be of 4 MiB or less keeps to, and what a message
+// holds beside the data at most.
+#define DEFAULT_MESSAGE_LIMIT ((uint64_t)4 << 20)
+#define BESIDE_DATA ((uint64_t)4 << 10)
+
+static uint64_t fit_message(uint64_t chunk_bytes) {
+  bool fits = chunk_bytes <= DEFAULT_MESSAGE_LIMIT - BESIDE_DATA || chunk_bytes > DEFAULT_MESSAGE_LIMIT;
+  return fits ? chunk_bytes : DEFAULT_MESSAGE_LIMIT - BESIDE_DATA;
+}
+
 // The request in the engine's terms. What it points to is freed with free_plan_request, whatever was returned.
 static enum wd_status read_request(const Weightd__V1__StreamTensorsRequest *from, struct wd_plan_request *to,
                                    struct wd_error *err) {
@@ -106,7 +116,7 @@ static enum wd_status open_stream(struct wd_call *call, struct wd_error *err) {
                      WD_BYTES(WD_DEFAULT_CHUNK_BYTES), WD_BYTES(WD_MIN_CHUNK_BYTES), WD_BYTES(WD_MAX_CHUNK_BYTES));
   }
   if (!status) {
-    struct wd_stream_options options = {.chunk_bytes = chunk_bytes};
+    struct wd_stream_options options = {.chunk_bytes = fit_message(chunk_bytes)};
     status = wd_stream_call_open(call, request->model, request->if_revision, &plan_request, &options, err);
   }
   free_plan_request(&plan_request);
