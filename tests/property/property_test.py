@@ -110,7 +110,7 @@ def adversarial_blocks(rng, name, n):
 
 
 def scaled_blocks(rng, name, n):
-    """Every 16-bit word of a block a special value in turn, the rest random: the scales of every type are among them."""
+    """Every 16-bit word of a block a special value in turn, the rest random: every scale is among them."""
     blocks = random_blocks(rng, name, n)
     size = blocks.shape[1]
     for k in range(n if size > 1 else 0):
@@ -186,7 +186,8 @@ def test_factor(path):
             bits = np.uint32 if output == "F32" else np.uint16
             got = np.frombuffer(driver(path, "NVFP4", output, repr(float(factor)), data=blocks.tobytes()), bits)
             expected = as_output(want, output)
-            assert np.array_equal(got, expected), explain("NVFP4", blocks, got, expected, f"{output} × {factor}, {what}")
+            told = f"{output} × {factor}, {what}"
+            assert np.array_equal(got, expected), explain("NVFP4", blocks, got, expected, told)
     blocks = random_blocks(np.random.default_rng(SEED), "MXFP4", 100).tobytes()
     assert driver(path, "MXFP4", "F32", 0.25, data=blocks) == driver(path, "MXFP4", "F32", 1, data=blocks)
 
