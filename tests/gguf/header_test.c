@@ -275,7 +275,7 @@ static void magic_and_version(void **state) {
 }
 
 static void counts(void **state) {
-  static const uint64_t absurd[] = {16,
+  static const uint64_t absurd[] = {64,
                                     1 << 20,
                                     UINT64_C(1) << 32,
                                     UINT64_C(1) << 59,
