@@ -69,7 +69,8 @@ def test_usage_errors(arguments):
 
 
 @pytest.mark.parametrize("command", [["health"], ["info"], ["list"], ["describe", "x"], ["stats", "x"],
-                                     ["fetch", "x", "--out", "/dev/null"], ["verify", SAMPLE, "x"]], ids=" ".join)
+                                     ["fetch", "x", "--out", "/dev/null"], ["verify", str(SAMPLE), "x"]],
+                         ids=lambda c: c[0])
 def test_nobody_there(command):
     with socket.socket() as s:  # a port that nobody listens on
         s.bind(("127.0.0.1", 0))
