@@ -48,6 +48,9 @@ def tensor_data(name, kind, dims):
     if kind == "BF16":
         full = struct.pack(f"<{n}f", *weights(name, n))
         return b"".join(full[i + 2:i + 4] for i in range(0, len(full), 4))
+    if kind in ("I16", "I32", "I64"):  # small enough to be finite as FP16
+        return struct.pack(f"<{n}{'hiq'[('I16', 'I32', 'I64').index(kind)]}",
+                           *struct.unpack(f"<{n}h", randoms(name, 2 * n)))
     data = bytearray(randoms(name, size))
     step = TYPES[kind][2]
     for at in HALVES.get(kind, ()):
