@@ -63,8 +63,7 @@ static const struct argp argp = {
     .doc =
         "Show a model's header, its metadata and its tensors.\v"
         "With --metadata alone no tensors are shown, with --tensors alone no metadata; otherwise everything, long "
-        "values cut. In JSON, integers from 2^63 on are strings, and a value that is NaN or infinite is null with "
-        "its `text` beside it.\n"
+        "values cut. In JSON, integers from 2^63 on, NaN and infinities are strings.\n"
         "\n"
         "  weightctl describe llama.gguf\n"
         "  weightctl describe llama.gguf --tensors 'blk.0.*'\n"

@@ -101,14 +101,20 @@ int wd_command_list(int argc, char **argv) {
   wd_arena_reset(&arena);
   wd_call_end(call);
   wd_connection_close(connection);
-  bool ok;
-  if (o.common.json) {
-    ok = status || wd_json_print(json_pack("{s:O}", "models", result.models));
+  bool ok = true;
+  if (status) {
     json_decref(result.models);
+    wd_table_free(result.table);
+  } else if (o.common.json) {
+    ok = wd_json_print(json_pack("{s:o}", "models", result.models));
   } else {
-    ok = wd_table_print(result.table);
-    printf("%s%" PRIu64 " model%s, %s\n", result.n ? "\n" : "", result.n, result.n == 1 ? "" : "s",
-           WD_BYTES(result.bytes));
+    if (result.n) {
+      ok = wd_table_print(result.table);
+      putchar('\n');
+    } else {
+      wd_table_free(result.table);
+    }
+    printf("%" PRIu64 " model%s, %s\n", result.n, result.n == 1 ? "" : "s", WD_BYTES(result.bytes));
   }
   int end = wd_end_output(ok);
   return status ? wd_report(NULL, &err) : end;

@@ -2,7 +2,6 @@
 #include "client/metadata.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,10 +101,6 @@ void wd_value_add(struct wd_value *value, const Weightd__V1__MetadataEntry *entr
     case WEIGHTD__V1__METADATA_VALUE__KIND_FLOAT_VALUE:
       json_decref(value->scalar_or_array);
       value->scalar_or_array = wd_json_real(v->float_value);
-      if (!isfinite(v->float_value)) {
-        free(value->special);
-        value->special = strdup(isnan(v->float_value) ? "nan" : v->float_value < 0 ? "-inf" : "inf");
-      }
       break;
     case WEIGHTD__V1__METADATA_VALUE__KIND_BOOL_VALUE:
       json_decref(value->scalar_or_array);
@@ -121,7 +116,6 @@ void wd_value_add(struct wd_value *value, const Weightd__V1__MetadataEntry *entr
 void wd_value_free(struct wd_value *value) {
   free(value->key);
   free(value->text);
-  free(value->special);
   json_decref(value->scalar_or_array);
   *value = (struct wd_value){0};
 }
@@ -149,9 +143,6 @@ json_t *wd_value_json(const struct wd_value *value) {
     json_object_set(object, "value", value->scalar_or_array);
   } else {
     json_object_set_new(object, "value", wd_json_text(value->text ? value->text : ""));
-  }
-  if (value->special) {
-    json_object_set_new(object, "text", json_string(value->special));
   }
   return object;
 }
@@ -216,7 +207,7 @@ static void put_json(struct builder *b, const json_t *value, Weightd__V1__Metada
       fputc(']', b->stream);
       break;
     default:
-      fputs("nan or infinite", b->stream);
+      break;
   }
 }
 
@@ -226,9 +217,7 @@ char *wd_value_text(const struct wd_value *value, size_t limit) {
   if (!b.stream) {
     return NULL;
   }
-  if (value->special) {
-    fputs(value->special, b.stream);
-  } else if (value->type == WEIGHTD__V1__METADATA_TYPE__ARRAY && value->scalar_or_array) {
+  if (value->type == WEIGHTD__V1__METADATA_TYPE__ARRAY && value->scalar_or_array) {
     put_json(&b, value->scalar_or_array, value->element_type);
   } else if (value->scalar_or_array) {
     put_json(&b, value->scalar_or_array, value->type);

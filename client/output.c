@@ -267,7 +267,7 @@ json_t *wd_json_u64(uint64_t value) {
 }
 
 json_t *wd_json_real(double value) {
-  return isfinite(value) ? json_real(value) : json_null();
+  return isfinite(value) ? json_real(value) : json_string(isnan(value) ? "NaN" : value < 0 ? "-Infinity" : "Infinity");
 }
 
 bool wd_json_print(json_t *value) {

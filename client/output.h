@@ -39,8 +39,8 @@ void wd_table_free(struct wd_table *table);  // one that is not to be printed; N
 // Prints it, and frees it. False where memory ran out or stdout failed.
 bool wd_table_print(struct wd_table *table);
 
-// JSON values; each returns a new reference. Text that is not UTF-8 is repaired; a number that JSON or jansson's 64-bit
-// integers cannot hold is null (NaN, infinities) or text (from 2^63 on).
+// JSON values; each returns a new reference. Text that is not UTF-8 is repaired. A number that JSON or jansson's 64-bit
+// integers cannot hold is text, as in protobuf's JSON: "NaN", "Infinity", "-Infinity", and digits from 2^63 on.
 json_t *wd_json_text(const char *text);
 json_t *wd_json_u64(uint64_t value);
 json_t *wd_json_real(double value);
