@@ -48,16 +48,27 @@ SIMD_FN vec16 vec_load_i32(const uint8_t *p) {
   return (vec16){_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
 }
 
-// AVX2 has no conversion of 64-bit integers; the one-element instruction rounds once, as it must, and keeps up with
-// memory, for an element is eight bytes.
+// Four 64-bit integers, rounded once. AVX2 cannot convert them, so they become doubles on the way, exactly: where one
+// has more bits than a double, its eleven lowest only matter to the rounding by being zero or not, and one bit says so.
+SIMD_FN __m128 floats_of_i64(__m256i x) {
+  const __m256i low = _mm256_set1_epi64x(0x7ff), sticky = _mm256_set1_epi64x(0x400);
+  __m256i none = _mm256_cmpeq_epi64(_mm256_and_si256(x, low), _mm256_setzero_si256());
+  __m256i cut = _mm256_or_si256(_mm256_andnot_si256(low, x), _mm256_andnot_si256(none, sticky));
+  // Below 2^52 in magnitude, the top 12 bits are all alike and x stays as it is.
+  __m256i top = _mm256_srli_epi64(_mm256_add_epi64(x, _mm256_set1_epi64x(1LL << 52)), 53);
+  x = _mm256_blendv_epi8(cut, x, _mm256_cmpeq_epi64(top, _mm256_setzero_si256()));
+  // The halves as doubles with an exponent that makes them 2^52 + lo and 2^84 + (hi + 2^31) * 2^32.
+  __m256i lo = _mm256_blend_epi32(x, _mm256_castpd_si256(_mm256_set1_pd(0x1p52)), 0xaa);
+  __m256i hi = _mm256_xor_si256(_mm256_srli_epi64(x, 32), _mm256_castpd_si256(_mm256_set1_pd(0x1p84 + 0x1p63)));
+  __m256d high = _mm256_sub_pd(_mm256_castsi256_pd(hi), _mm256_set1_pd(0x1p84 + 0x1p63 + 0x1p52));
+  return _mm256_cvtpd_ps(_mm256_add_pd(high, _mm256_castsi256_pd(lo)));
+}
+
 SIMD_FN vec16 vec_load_i64(const uint8_t *p) {
-  float y[16];
-  for (int j = 0; j < 16; j++) {
-    int64_t value;
-    __builtin_memcpy(&value, p + 8 * j, 8);
-    y[j] = (float)value;
-  }
-  return (vec16){_mm256_loadu_ps(y), _mm256_loadu_ps(y + 8)};
+  const __m256i *q = (const __m256i *)p;
+  __m128 a = floats_of_i64(_mm256_loadu_si256(q)), b = floats_of_i64(_mm256_loadu_si256(q + 1));
+  __m128 c = floats_of_i64(_mm256_loadu_si256(q + 2)), d = floats_of_i64(_mm256_loadu_si256(q + 3));
+  return (vec16){_mm256_set_m128(b, a), _mm256_set_m128(d, c)};
 }
 
 SIMD_FN vec16 vec_load_f16(const uint8_t *p) {
