@@ -653,36 +653,11 @@ static void sums(void **state) {
 
 // ----------------------------------------------------------------------------------------- Cut off and damaged files
 
-// A sample in which everything stands that a header can hold.
-static void rich_sample(struct writer *w) {
-  w_start(w, 3, 3, 7);
-  w_key_text(w, "general.architecture", "x");
-  w_key_u32(w, "general.alignment", 16);
-  w_key(w, "a", WD_VALUE_ARRAY);
-  w_u32(w, WD_VALUE_ARRAY);
-  w_u64(w, 2);
-  for (int i = 0; i < 2; i++) {
-    w_u32(w, WD_VALUE_STRING);
-    w_u64(w, 1);
-    w_text(w, "s");
-  }
-  w_key_split(w, 0, 1, 3);
-  w_key(w, "f", WD_VALUE_FLOAT64);
-  w_f64(w, 1.5);
-  w_tensor(w, "x.weight", 40, 2, DIMS(64, 1), 0);
-  w_tensor(w, "x.scale", 0, 1, DIMS(1), 48);
-  w_tensor(w, "z", 8, 3, DIMS(32, 0, 2), 0);
-  w_pad(w, 16);
-  w_fill(w, 0x3C, 36);
-  w_fill(w, 0, 12);
-  w_f32(w, 2);
-}
-
 static void truncation_at_every_byte(void **state) {
   struct fixture *f = *state;
   for (int big = 0; big < 2; big++) {
     struct writer w = {.big_endian = big};
-    rich_sample(&w);
+    w_rich_sample(&w);
     size_t whole = w.size;
     for (size_t size = 0; size < whole; size++) {
       w.size = size;
@@ -699,7 +674,7 @@ static void every_byte_changed(void **state) {
   struct fixture *f = *state;
   struct writer w = {0};
   unsigned opened = 0, refused = 0;
-  rich_sample(&w);
+  w_rich_sample(&w);
   size_t header = w.size - 52;
   for (size_t i = 0; i < header; i++) {
     unsigned char right = w.data[i];
@@ -742,7 +717,7 @@ static void every_byte_changed(void **state) {
 static void files_that_shrink_while_they_are_parsed(void **state) {
   struct fixture *f = *state;
   struct writer w = {0};
-  rich_sample(&w);
+  w_rich_sample(&w);
   size_t whole = w.size;
   for (size_t size = 0; size < whole; size++) {
     struct wd_error err = {WD_OK, ""};

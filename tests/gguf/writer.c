@@ -169,6 +169,30 @@ void w_sample(struct writer *w) {
   }
 }
 
+void w_rich_sample(struct writer *w) {
+  w_start(w, 3, 3, 7);
+  w_key_text(w, "general.architecture", "x");
+  w_key_u32(w, "general.alignment", 16);
+  w_key(w, "a", WD_VALUE_ARRAY);
+  w_u32(w, WD_VALUE_ARRAY);
+  w_u64(w, 2);
+  for (int i = 0; i < 2; i++) {
+    w_u32(w, WD_VALUE_STRING);
+    w_u64(w, 1);
+    w_text(w, "s");
+  }
+  w_key_split(w, 0, 1, 3);
+  w_key(w, "f", WD_VALUE_FLOAT64);
+  w_f64(w, 1.5);
+  w_tensor(w, "x.weight", 40, 2, (uint64_t[]){64, 1}, 0);
+  w_tensor(w, "x.scale", 0, 1, (uint64_t[]){1}, 48);
+  w_tensor(w, "z", 8, 3, (uint64_t[]){32, 0, 2}, 0);
+  w_pad(w, 16);
+  w_fill(w, 0x3C, 36);
+  w_fill(w, 0, 12);
+  w_f32(w, 2);
+}
+
 void w_save(const struct writer *w, int dir, const char *name) {
   unlinkat(dir, name, 0);  // ext4 writes a file that is cut to nothing and written again to the disk at once
   int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);

@@ -50,6 +50,10 @@ size_t w_tensor(struct writer *w, const char *name, uint32_t type, uint32_t n_di
 // "a.weight" of 8 and "b.weight" of [4, 2] elements whose values are their indices.
 void w_sample(struct writer *w);
 
+// A valid file with everything in it that a header can hold: an alignment, nested arrays, split.* keys, a tensor with a
+// companion scale, one without elements. Its data are the last 52 bytes.
+void w_rich_sample(struct writer *w);
+
 // Writes the file to folder `dir`.
 void w_save(const struct writer *w, int dir, const char *name);
 
