@@ -40,7 +40,7 @@ enum wd_status wd_address_parse(const char *text, struct wd_address *address, st
   uint64_t port = 0;
   size_t size = colon ? (size_t)(colon - text) : 0;
   const char *host = text;
-  if (size > 2 && host[0] == '[' && host[size - 1] == ']') {
+  if (size > 1 && host[0] == '[' && host[size - 1] == ']') {
     host++;
     size -= 2;
   } else if (memchr(host, ':', size)) {
