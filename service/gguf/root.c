@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,13 +93,23 @@ static enum wd_status check_path(const char *path, struct wd_error *err) {
   return WD_OK;
 }
 
+// Set once the kernel says that it has no openat2: it will not get one while we run.
+static atomic_bool openat2_missing;
+
 // openat2 beneath root. Returns the descriptor, or -1 with errno.
 static int open_beneath(const struct wd_root *root, const char *path, int flags) {
   struct open_how how = {.flags = (unsigned)flags, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+  if (atomic_load_explicit(&openat2_missing, memory_order_relaxed)) {
+    errno = ENOSYS;
+    return -1;
+  }
   // EAGAIN: something was renamed on the way, so that the kernel could not tell whether ".." stays beneath.
   for (int attempt = 0;; attempt++) {
     long fd = syscall(SYS_openat2, root->fd, path, &how, sizeof how);
     if (fd >= 0 || !(errno == EINTR || (errno == EAGAIN && attempt < 16))) {
+      if (fd < 0 && errno == ENOSYS) {
+        atomic_store_explicit(&openat2_missing, true, memory_order_relaxed);
+      }
       return (int)fd;
     }
   }

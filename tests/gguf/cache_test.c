@@ -65,7 +65,7 @@ static void changed_files_are_opened_again(void **state) {
   struct fixture *f = *state;
   struct wd_model_cache *cache = create(f, 1 << 20);
   const struct timespec times[2] = {{1000000000, 0}, {1000000000, 0}};
-  for (int round = 0; round < 4; round++) {
+  for (int round = 0; round < (host_has_openat2() ? 4 : 3); round++) {
     save_sample(f, "x.gguf");
     assert_int_equal(utimensat(f->dir, "x.gguf", times, 0), 0);
     struct wd_model *before = get(cache, "x.gguf");

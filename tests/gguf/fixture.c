@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "service/base/text.h"
@@ -33,6 +35,15 @@ int fixture_teardown(void **state) {
   wd_root_close(f->root);
   close(f->dir);
   return nftw(f->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+bool host_has_openat2(void) {
+  struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+  int fd = (int)syscall(SYS_openat2, AT_FDCWD, "/", &how, sizeof how);
+  if (fd >= 0) {
+    close(fd);
+  }
+  return fd >= 0;
 }
 
 void fixture_save(const struct fixture *f, const char *name, struct writer *w) {

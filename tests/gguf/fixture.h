@@ -25,6 +25,9 @@ struct fixture {
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
 
+// Whether this host resolves paths with openat2. Where it does not (valgrind, old kernels), links are not followed.
+bool host_has_openat2(void);
+
 // Saves the writer's file under `name` and frees it.
 void fixture_save(const struct fixture *f, const char *name, struct writer *w);
 

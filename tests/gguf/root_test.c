@@ -93,7 +93,9 @@ static void paths_that_leave(void **state) {
     refuses(both[i], f, "../x", WD_PERMISSION_DENIED, "'../x'");
     refuses(both[i], f, "d/../../etc/passwd", WD_PERMISSION_DENIED, "'d/../../etc/passwd'");
   }
-  opens(wd_root_open_file, f, "d/../x", "top");
+  if (host_has_openat2()) {
+    opens(wd_root_open_file, f, "d/../x", "top");
+  }
   refuses(wd_root_walk_file, f, "d/../x", WD_PERMISSION_DENIED, "'..'");
 }
 
@@ -127,6 +129,14 @@ static void links(void **state) {
   assert_int_equal(symlinkat("loop2", f->dir, "loop"), 0);
   assert_int_equal(symlinkat("loop", f->dir, "loop2"), 0);
   assert_int_equal(symlinkat("gone", f->dir, "dangling"), 0);
+  static const char *const all[] = {"inside",  "d/up",       "folder/y", "outside", "zero",
+                                    "d/above", "etc/passwd", "loop",     "dangling"};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    refuses(wd_root_walk_file, f, all[i], WD_PERMISSION_DENIED, "symbolic link");
+  }
+  if (!host_has_openat2()) {
+    skip();
+  }
   opens(wd_root_open_file, f, "inside", "top");
   opens(wd_root_open_file, f, "d/up", "top");
   opens(wd_root_open_file, f, "folder/y", "in d");
@@ -136,11 +146,6 @@ static void links(void **state) {
   refuses(wd_root_open_file, f, "etc/passwd", WD_PERMISSION_DENIED, "outside the model root");
   refuses(wd_root_open_file, f, "loop", WD_FAILED_PRECONDITION, "symbolic links");
   refuses(wd_root_open_file, f, "dangling", WD_NOT_FOUND, "'dangling'");
-  static const char *const all[] = {"inside",  "d/up",       "folder/y", "outside", "zero",
-                                    "d/above", "etc/passwd", "loop",     "dangling"};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-    refuses(wd_root_walk_file, f, all[i], WD_PERMISSION_DENIED, "symbolic link");
-  }
   struct stat st;
   struct wd_error err;
   assert_int_equal(wd_root_stat(f->root, "d/up", &st, &err), WD_OK);

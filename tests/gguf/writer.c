@@ -27,7 +27,9 @@ size_t w_fill(struct writer *w, unsigned char byte, size_t size) {
     w->data = realloc(w->data, w->capacity);
     check(w->data != NULL, "realloc");
   }
-  memset(w->data + w->size, byte, size);
+  if (size > 0) {
+    memset(w->data + w->size, byte, size);
+  }
   w->size += size;
   return w->size - size;
 }
