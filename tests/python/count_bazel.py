@@ -17,13 +17,13 @@ def count(output, testlogs):
         log = pathlib.Path(testlogs, target[2:].replace(":", "/"), "test.log")
         text = log.read_text(errors="replace") if log.exists() else ""
         ok = len(re.findall(r"^\[\s+OK \]", text, re.M))
-        bad = len(re.findall(r"^\[\s+(?:FAILED|ERROR)\s+\] (?!\d+ test)", text, re.M))
-        away = len(re.findall(r"^\[\s+SKIPPED \] (?!\d+ test)", text, re.M))
+        bad = len(re.findall(r"^\[\s+(?:FAILED|ERROR)\s+\] (?!\d+ test|---)", text, re.M))
+        away = len(re.findall(r"^\[\s+SKIPPED \] (?!\d+ test|---)", text, re.M))
         # cmocka names each failed and skipped case a second time in its closing summary.
         summary = re.search(r"^\[\s+PASSED\s+\] \d+ test", text, re.M)
         if summary:
-            bad = len(re.findall(r"^\[\s+(?:FAILED|ERROR)\s+\] (?!\d+ test)", text[:summary.start()], re.M))
-            away = len(re.findall(r"^\[\s+SKIPPED \] (?!\d+ test)", text[:summary.start()], re.M))
+            bad = len(re.findall(r"^\[\s+(?:FAILED|ERROR)\s+\] (?!\d+ test|---)", text[:summary.start()], re.M))
+            away = len(re.findall(r"^\[\s+SKIPPED \] (?!\d+ test|---)", text[:summary.start()], re.M))
         if verdict in ("PASSED", "FLAKY"):
             passed += ok or (0 if away else 1)
         else:
