@@ -204,7 +204,7 @@ static void show_value_text(struct view *v) {
     } else {
       wd_table_cell(v->metadata, "%s", wd_metadata_type_name(v->value.type));
     }
-    wd_table_cell(v->metadata, "%s%s", text, v->value.truncated ? " …" : "");
+    wd_table_cell(v->metadata, "%s%s", text, !v->value.truncated ? "" : wd_utf8_locale() ? " …" : " ...");
   }
   free(text);
 }

@@ -357,7 +357,7 @@ static void print_text(const struct verification *v, double seconds) {
     printf("%s: %s\n", wd_quote(f->tensor, strlen(f->tensor), tensor, sizeof tensor), f->text);
   }
   if (v->n_findings > MOST) {
-    printf("… and %zu more (--json shows all)\n", v->n_findings - MOST);
+    printf("and %zu more (--json shows all)\n", v->n_findings - MOST);
   }
   wd_clean(v->o->file, strlen(v->o->file), file, sizeof file);
   wd_clean(v->description.model, strlen(v->description.model), model, sizeof model);

@@ -75,9 +75,12 @@ struct wd_connection *wd_connect(const struct wd_common *common) {
 }
 
 int wd_report(const char *subject, const struct wd_error *err) {
-  if (subject) {
-    char clean[300];
-    wd_complain("%s: %s", wd_clean(subject, strlen(subject), clean, sizeof clean), err->message);
+  char clean[300];
+  size_t size = subject ? strlen(wd_clean(subject, strlen(subject), clean, sizeof clean)) : 0;
+  bool named =
+      subject && err->message[0] == '\'' && strncmp(err->message + 1, clean, size) == 0;  // the server names it itself
+  if (subject && !named) {
+    wd_complain("%s: %s", clean, err->message);
   } else {
     wd_complain("%s", err->message);
   }

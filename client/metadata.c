@@ -223,10 +223,6 @@ char *wd_value_text(const struct wd_value *value, size_t limit) {
     put_json(&b, value->scalar_or_array, value->type);
   } else {
     put_string(&b, value->text ? value->text : "", false);
-    // protobuf-c's strings end at a NUL; the file's do not.
-    if (!value->truncated && value->text_size < value->length && !value->repaired) {
-      fputs(" (shown up to its NUL character)", b.stream);
-    }
   }
   if (fclose(b.stream) != 0) {
     free(b.data);
