@@ -111,7 +111,7 @@ WD_FN void wd_decode8_I32(const uint8_t *b, uint32_t g, float *y) {
 
 WD_FN void wd_decode8_I64(const uint8_t *b, uint32_t g, float *y) {
   (void)g;
-  y[0] = (float)(int64_t)wd_u64(b);
+  y[0] = wd_i64_to_f32((int64_t)wd_u64(b));
 }
 
 // ---- 32 elements with one scale ------------------------------------------------------------------------------------

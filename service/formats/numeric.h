@@ -72,4 +72,15 @@ WD_FN uint16_t wd_f32_to_bf16(float value) {
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// A 64-bit integer to float, rounded once. A processor's own conversion does that, but an emulator's (valgrind's) may
+// pass through double and round twice. Beyond 2^53, where it would, the eleven lowest bits matter to the rounding only
+// by being zero or not, and one bit says that as well; then a double holds the value.
+WD_FN float wd_i64_to_f32(int64_t value) {
+  if (value >= (int64_t)1 << 53 || value <= -((int64_t)1 << 53)) {
+    int64_t low = value & 0x7ff;
+    value = value - low + (low != 0 ? 0x400 : 0);
+  }
+  return (float)value;
+}
+
 #endif

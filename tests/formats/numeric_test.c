@@ -110,6 +110,33 @@ static void sweep(void **state) {
   assert_int_equal(wrong, 0);
 }
 
+// A whole number from 2^24 on, rounded to 24 digits in integers (a long double would do, but not under valgrind).
+static float whole_rounded(int64_t value) {
+  int shift = 40 - __builtin_clzll((uint64_t)value);
+  int64_t digits = value >> shift, rest = value - (int64_t)((uint64_t)digits << shift), half = (int64_t)1 << shift >> 1;
+  return (float)ldexp((double)(digits + (rest > half || (rest == half && shift > 0 && digits % 2))), shift);
+}
+
+// 64-bit integers around every tie of rounding to 24 digits.
+static void integers(void **state) {
+  (void)state;
+  for (int shift = 0; shift < 39; shift++) {
+    for (int64_t top = 0x1fffff0; top < 0x2000000; top++) {  // 25 digits: the odd ones are ties
+      for (int64_t near = -3; near <= 3; near++) {
+        int64_t value = (int64_t)((uint64_t)top << shift) + near;
+        assert_true(wd_i64_to_f32(value) == whole_rounded(value));
+        assert_true(wd_i64_to_f32(-value) == -whole_rounded(value));
+      }
+    }
+  }
+  for (int64_t value = 0; value < 1 << 24; value += 997) {
+    assert_true(wd_i64_to_f32(value) == (float)(int32_t)value && wd_i64_to_f32(-value) == -(float)(int32_t)value);
+  }
+  assert_true(wd_i64_to_f32(INT64_MIN) == -0x1p63f);
+  assert_true(wd_i64_to_f32(INT64_MAX) == 0x1p63f);
+  assert_true(wd_i64_to_f32(0) == 0 && !signbit(wd_i64_to_f32(0)));
+}
+
 #ifdef __x86_64__
 __attribute__((target("avx,f16c"))) static uint64_t differing_from_f16c(void) {
   uint64_t differing = 0;
@@ -142,11 +169,8 @@ static void the_processor_agrees(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(halves),
-      cmocka_unit_test(bfloats),
-      cmocka_unit_test(boundaries),
-      cmocka_unit_test(sweep),
-      cmocka_unit_test(the_processor_agrees),
+      cmocka_unit_test(halves),   cmocka_unit_test(bfloats), cmocka_unit_test(boundaries),
+      cmocka_unit_test(integers), cmocka_unit_test(sweep),   cmocka_unit_test(the_processor_agrees),
   };
   return cmocka_run_group_tests_name("numeric", tests, NULL, NULL);
 }
