@@ -97,7 +97,8 @@ static enum wd_status cut_rows(const struct wd_tensor_info *info, const struct w
 static enum wd_status cut_slice(const struct wd_tensor_info *info, const struct wd_cut *cut, bool rows,
                                 struct wd_item *item, struct wd_error *err) {
   const char *name = WD_QUOTE(info->name, strlen(info->name));
-  int32_t n = (int32_t)info->n_shape, axis = cut->axis < 0 ? n + cut->axis : cut->axis;
+  // A scalar is one element along one axis.
+  int32_t n = info->n_shape ? (int32_t)info->n_shape : 1, axis = cut->axis < 0 ? n + cut->axis : cut->axis;
   if (axis < 0 || axis >= n) {
     return wd_fail(err, WD_INVALID_ARGUMENT,
                    "--slice: tensor %s has %d axes, there is no axis %d; choose other tensors with --tensor", name, n,
@@ -107,7 +108,7 @@ static enum wd_status cut_slice(const struct wd_tensor_info *info, const struct 
     return wd_fail(err, WD_INVALID_ARGUMENT, "--slice: beside --rows only the last axis (-1) can be sliced, not %d",
                    cut->axis);
   }
-  uint64_t length = info->shape[axis];
+  uint64_t length = info->n_shape ? info->shape[axis] : 1;
   uint64_t begin = (uint64_t)((unsigned __int128)length * cut->rank / cut->of);
   uint64_t end = (uint64_t)((unsigned __int128)length * (cut->rank + 1) / cut->of);
   uint32_t block = item->output == WEIGHTD__V1__OUTPUT_TYPE__STORED && axis == n - 1 ? info->block_elements : 1;
@@ -119,6 +120,7 @@ static enum wd_status cut_slice(const struct wd_tensor_info *info, const struct 
         "axis, or fetch as f16",
         begin, end, name, block, info->type_name);
   }
+  item->n_shape = rows ? 2 : (uint32_t)n;
   item->shape[rows ? 1 : axis] = end - begin;
   return WD_OK;
 }
