@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "service/base/cli.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -42,7 +41,7 @@ static int add_twin(struct arguments *arguments, const struct argp_option *optio
     return ENOMEM;
   }
   for (char *c = variable + strlen(env_prefix); *c; c++) {
-    *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+    *c = *c == '-' ? '_' : *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
   }
   const char *value = getenv(variable);
   if (value && *value) {

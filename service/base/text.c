@@ -59,12 +59,13 @@ bool wd_utf8_valid(const char *text, size_t size) {
 }
 
 size_t wd_utf8_repair(const char *text, size_t size, char *out) {
+  static const char replacement[] = {'\xEF', '\xBF', '\xBD'};
   size_t written = 0;
   for (size_t i = 0; i < size;) {
     size_t n = wd_utf8_char(text + i, size - i);
     if (n == 0) {
-      memcpy(out + written, "\xEF\xBF\xBD", 3);
-      written += 3;
+      memcpy(out + written, replacement, sizeof replacement);
+      written += sizeof replacement;
       i++;
     } else {
       memcpy(out + written, text + i, n);

@@ -23,13 +23,14 @@ struct parser {
   struct wd_reader reader;
   struct wd_contents *contents;
   const struct wd_header_file *file;
-  struct wd_header *header;
+  struct wd_header header;
   uint64_t n_keys, n_tensors;
   // What is being parsed, for messages: its name once that is known, its number before.
   enum { IN_PREAMBLE, IN_KEY, IN_TENSOR } where;
   uint64_t number;
   const char *name;
   size_t name_size;
+  char text[WD_MAX_KEY + 1];  // the name, while it is parsed
 };
 
 static const char *key_of(const void *entries, uint32_t index, size_t *size) {
@@ -130,8 +131,8 @@ static enum wd_status parse_version(struct parser *p, struct wd_error *err) {
   if (version != 2 && version != 3) {
     return wd_reader_refuse(r, 4, err, "GGUF version %" PRIu32 " is not known: versions 2 and 3 are read", version);
   }
-  p->header->version = version;
-  p->header->big_endian = r->big_endian;
+  p->header.version = version;
+  p->header.big_endian = r->big_endian;
   return WD_OK;
 }
 
@@ -169,9 +170,10 @@ static enum wd_status parse_counts(struct parser *p, struct wd_error *err) {
   return WD_OK;
 }
 
-// A key or a tensor's name into text, at most `most` bytes of it.
-static enum wd_status parse_name(struct parser *p, char *text, uint64_t most, struct wd_error *err) {
+// A key or a tensor's name of at most `most` bytes.
+static enum wd_status parse_name(struct parser *p, uint64_t most, struct wd_error *err) {
   struct wd_reader *r = &p->reader;
+  char *text = p->text;
   const char *what = p->where == IN_KEY ? "the key" : "the name";
   uint64_t at = r->offset, size;
   enum wd_status status = wd_reader_u64(r, p->where == IN_KEY ? "the key's length" : "the name's length", &size, err);
@@ -192,6 +194,7 @@ static enum wd_status parse_name(struct parser *p, char *text, uint64_t most, st
   if (status != WD_OK) {
     return status;
   }
+  text[size] = '\0';
   p->name = text;
   p->name_size = (size_t)size;
   const char *nul = memchr(text, '\0', (size_t)size);
@@ -230,7 +233,7 @@ static enum wd_status parse_known(struct parser *p, enum wd_value_type type, enu
 // The value of metadata->key, from its first byte on.
 static enum wd_status parse_value(struct parser *p, struct wd_metadata *metadata, struct wd_error *err) {
   struct wd_reader *r = &p->reader;
-  struct wd_header *h = p->header;
+  struct wd_header *h = &p->header;
   const struct {
     const char *key;
     enum wd_value_type type;
@@ -267,15 +270,12 @@ static enum wd_status parse_key(struct parser *p, struct wd_error *err) {
   struct wd_reader *r = &p->reader;
   struct wd_contents *c = p->contents;
   uint64_t at = r->offset;
-  char text[WD_MAX_KEY + 1];
-  struct wd_metadata metadata = {.part = p->file->part};
-  enum wd_status status = parse_name(p, text, WD_MAX_KEY, err);
+  const char *text = p->text;
+  enum wd_status status = parse_name(p, WD_MAX_KEY, err);
   if (status != WD_OK) {
     return status;
   }
-  text[p->name_size] = '\0';
-  metadata.key = text;
-  metadata.key_size = (uint32_t)p->name_size;
+  struct wd_metadata metadata = {.key = text, .key_size = (uint32_t)p->name_size, .part = p->file->part};
   uint32_t known = wd_contents_find_key(c, text, p->name_size);
   if (known != UINT32_MAX && c->metadata_seen[known] == p->file->part + 1) {
     return wd_reader_refuse(r, at, err, "the file has this key twice");
@@ -379,9 +379,9 @@ static enum wd_status parse_tensor(struct parser *p, struct wd_error *err) {
   struct wd_reader *r = &p->reader;
   struct wd_contents *c = p->contents;
   uint64_t at = r->offset;
-  char text[WD_MAX_NAME];
+  const char *text = p->text;
   struct wd_tensor tensor = {.part = p->file->part, .companion = UINT64_MAX};
-  enum wd_status status = parse_name(p, text, WD_MAX_NAME, err);
+  enum wd_status status = parse_name(p, WD_MAX_NAME, err);
   if (status != WD_OK) {
     return status;
   }
@@ -399,9 +399,9 @@ static enum wd_status parse_tensor(struct parser *p, struct wd_error *err) {
   if (status != WD_OK) {
     return status;
   }
-  if (tensor.offset & (p->header->alignment - 1)) {
+  if (tensor.offset & (p->header.alignment - 1)) {
     return wd_reader_refuse(r, at, err, "its offset %" PRIu64 " is not a multiple of the alignment, %" PRIu64,
-                            tensor.offset, p->header->alignment);
+                            tensor.offset, p->header.alignment);
   }
   void *grown = wd_grow(c->tensors, c->n_tensors, &c->tensor_capacity, sizeof *c->tensors);
   if (!grown) {
@@ -421,20 +421,20 @@ static enum wd_status parse_tensor(struct parser *p, struct wd_error *err) {
 static enum wd_status place_tensors(struct parser *p, uint64_t directory, struct wd_error *err) {
   struct wd_reader *r = &p->reader;
   uint64_t data;
-  if (!wd_align_u64(r->offset, p->header->alignment, &data)) {
+  if (!wd_align_u64(r->offset, p->header.alignment, &data)) {
     return wd_reader_refuse(r, r->offset, err, "an alignment of %" PRIu64 " puts the data beyond 64 bits",
-                            p->header->alignment);
+                            p->header.alignment);
   }
   if (data > r->end) {
     if (p->n_tensors > 0) {
       return wd_reader_refuse(r, r->offset, err,
                               "with an alignment of %" PRIu64 " the data would begin at byte %" PRIu64
                               ", past the end, which is at byte %" PRIu64,
-                              p->header->alignment, data, r->end);
+                              p->header.alignment, data, r->end);
     }
     data = r->end;  // a file without tensors needs no padding
   }
-  p->header->data_offset = data;
+  p->header.data_offset = data;
   uint64_t at = directory;
   p->where = IN_TENSOR;
   for (struct wd_tensor *t = p->contents->tensors + (p->contents->n_tensors - p->n_tensors), *end = t + p->n_tensors;
@@ -457,11 +457,11 @@ static enum wd_status place_tensors(struct parser *p, uint64_t directory, struct
 
 enum wd_status wd_header_parse(struct wd_contents *contents, const struct wd_header_file *file,
                                struct wd_header *header, struct wd_error *err) {
-  struct parser p = {.contents = contents, .file = file, .header = header};
+  struct parser p = {.contents = contents, .file = file, .header = {.alignment = 32}};
   const struct wd_reader_owner owner = {&p, read_part, refuse};
-  *header = (struct wd_header){.alignment = 32};
   enum wd_status status = wd_reader_init(&p.reader, &owner, 0, file->bytes, BUFFER_SIZE, err);
   if (status != WD_OK) {
+    *header = p.header;
     return status;
   }
   p.reader.hash = contents->hash;
@@ -493,6 +493,7 @@ enum wd_status wd_header_parse(struct wd_contents *contents, const struct wd_hea
     wd_reader_flush_hash(&p.reader);
     contents->header_bytes += p.reader.offset;
   }
+  *header = p.header;
   wd_reader_free(&p.reader);
   return status;
 }

@@ -84,14 +84,12 @@ enum wd_status wd_value_scalar(struct wd_value_cursor *cursor, enum wd_value_typ
   float f;
   switch (type) {
     case WD_VALUE_INT8:
-      scalar->i = (int8_t)u;
-      break;
     case WD_VALUE_INT16:
-      scalar->i = (int16_t)u;
+    case WD_VALUE_INT32: {
+      uint64_t sign = UINT64_C(1) << (8 * size - 1);
+      scalar->i = (int64_t)((u ^ sign) - sign);
       break;
-    case WD_VALUE_INT32:
-      scalar->i = (int32_t)u;
-      break;
+    }
     case WD_VALUE_FLOAT32:
       memcpy(&f, &low, sizeof f);
       scalar->f = f;
