@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
   setlocale(LC_NUMERIC, "C");
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, told like any other
   tune_malloc();
-  wd_json_limit_memory();
+  wd_json_limit_memory(WD_JSON_LIMIT);
   wd_interrupt_install();
   argp_program_version = "weightctl " WD_VERSION;
   int place = find_command(argc, argv);

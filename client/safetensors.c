@@ -254,9 +254,10 @@ const char *wd_safetensors_metadata(const struct wd_safetensors *file, const cha
 // A hundred megabytes of "[[],[],…" would become many gigabytes of values.
 
 static _Atomic uint64_t json_bytes;
+static uint64_t json_limit;
 
 static void *limited_malloc(size_t size) {
-  if (atomic_load(&json_bytes) + size > WD_JSON_LIMIT) {
+  if (atomic_load(&json_bytes) + size > json_limit) {
     return NULL;
   }
   void *memory = malloc(size);
@@ -269,6 +270,7 @@ static void limited_free(void *memory) {
   free(memory);
 }
 
-void wd_json_limit_memory(void) {
+void wd_json_limit_memory(uint64_t bytes) {
+  json_limit = bytes;
   json_set_alloc_funcs(limited_malloc, limited_free);
 }

@@ -48,8 +48,9 @@ void wd_safetensors_free(struct wd_safetensors *file);
 // A string of `__metadata__`, or NULL.
 const char *wd_safetensors_metadata(const struct wd_safetensors *file, const char *key);
 
-// Lets no JSON document of a file take more than this many bytes at once; to be called once, before any use of jansson.
+// Lets all JSON values together take no more than `bytes`: what would take more fails like an allocation. To be called
+// before any use of jansson.
 #define WD_JSON_LIMIT ((uint64_t)1 << 30)
-void wd_json_limit_memory(void);
+void wd_json_limit_memory(uint64_t bytes);
 
 #endif
