@@ -55,12 +55,16 @@
 #define WD_AT(name, index) name[index]
 #endif
 
+// The kernels make tables of their own from the same lattices (cuda/decode_iq.cuh) and go without these, which take a
+// compiler long to expand.
+#ifndef WD_CODEBOOKS_WITHOUT_LATTICES
 WD_TABLE(uint64_t, wd_iq2xxs, 256, {WD_IQ2XXS_GRID(WD_IQ2_BYTES)});
 WD_TABLE(uint64_t, wd_iq2xs, 512, {WD_IQ2XS_GRID(WD_IQ2_BYTES)});
 WD_TABLE(uint64_t, wd_iq2s, 1024, {WD_IQ2S_GRID(WD_IQ2_BYTES)});
 WD_TABLE(uint32_t, wd_iq3xxs, 256, {WD_IQ3XXS_GRID(WD_IQ3XXS_BYTES)});
 WD_TABLE(uint32_t, wd_iq3s, 512, {WD_IQ3S_GRID(WD_IQ3S_BYTES)});
 WD_TABLE(uint64_t, wd_iq1s, 2048, {WD_IQ1S_GRID(WD_IQ1_BYTES)});
+#endif
 
 // The sixteen levels of IQ4_NL and IQ4_XS, and the sixteen FP4 (E2M1) values of MXFP4 and NVFP4, doubled to be whole.
 // FP4's negative zero counts as zero.

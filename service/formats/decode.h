@@ -12,7 +12,7 @@
 #include "service/base/error.h"
 #include "service/formats/types.h"
 
-// What a decoder writes. WD_STORED is not decoded: it is here because requests choose among these four.
+// What a decoder writes. WD_OUT_STORED is not decoded: it is here because requests choose among these four.
 enum wd_output { WD_OUT_F16, WD_OUT_BF16, WD_OUT_F32, WD_OUT_STORED };
 #define WD_DECODED_OUTPUTS 3
 

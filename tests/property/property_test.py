@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DRIVER = os.environ.get("WEIGHTD_DECODE_DRIVER") or str(ROOT / "bazel-bin/tests/property/decode_driver")
 FULL = os.environ.get("WEIGHTD_FULL", "") not in ("", "0")
 SEED = int(os.environ.get("WEIGHTD_SEED") or (time.time_ns() if FULL else 2026))
-ROUNDS = 40 if FULL else 1
+ROUNDS = 10 if FULL else 1
 ELEMENTS = 1 << 16  # of a round
 
 # name: elements and bytes of a block
