@@ -159,8 +159,8 @@ static enum wd_status check_tensor(const struct worker *w, size_t item, const We
   if (t->output_type != i->output) {
     return fail_answer(w, item, "it sends another type", err);
   }
-  if (t->n_output_shape != i->n_shape || memcmp(t->output_shape, i->shape, i->n_shape * sizeof *i->shape) != 0 ||
-      t->output_bytes != i->bytes) {
+  if (t->n_output_shape != i->n_shape || t->output_bytes != i->bytes ||
+      (i->n_shape && memcmp(t->output_shape, i->shape, i->n_shape * sizeof *i->shape) != 0)) {
     return fail_answer(w, item, "it sends another shape than the selection gives", err);
   }
   if (i->output == WEIGHTD__V1__OUTPUT_TYPE__STORED &&
