@@ -374,6 +374,41 @@ static void revisions(void **state) {
   assert_string_not_equal(first, other);
 }
 
+// A header of many buffers: a byte anywhere in it counts.
+static void revisions_of_large_headers(void **state) {
+  struct fixture *f = *state;
+  struct writer w = {0};
+  char first[WD_REVISION_SIZE], other[WD_REVISION_SIZE];
+  w_start(&w, 3, 0, 3);
+  w_key(&w, "bytes", WD_VALUE_ARRAY);
+  w_u32(&w, WD_VALUE_UINT8);
+  w_u64(&w, 1 << 20);
+  size_t bytes_at = w_fill(&w, 1, 1 << 20);
+  w_key(&w, "strings", WD_VALUE_ARRAY);
+  w_u32(&w, WD_VALUE_STRING);
+  w_u64(&w, 50000);
+  for (int i = 0; i < 50000; i++) {
+    w_text(&w, "text");
+  }
+  size_t last = w_key(&w, "last", WD_VALUE_UINT8) + 16;
+  w_u8(&w, 1);
+  w_save(&w, f->dir, "x.gguf");
+  revision_of(f, "x.gguf", first);
+  const size_t places[] = {
+      bytes_at, 262143, 262144, bytes_at + 700000, bytes_at + (1 << 20) - 1, last - 17 - 12 * 20000 - 1, last};
+  for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+    w.data[places[i]] ^= 2;
+    w_save(&w, f->dir, "x.gguf");
+    revision_of(f, "x.gguf", other);
+    assert_string_not_equal(first, other);
+    w.data[places[i]] ^= 2;
+  }
+  w_save(&w, f->dir, "x.gguf");
+  revision_of(f, "x.gguf", other);
+  assert_string_equal(first, other);
+  writer_free(&w);
+}
+
 // ----------------------------------------------------------------------------------------------------- Companions
 
 static const struct wd_tensor *find(const struct wd_model *m, const char *name) {
@@ -544,6 +579,34 @@ static void reading(void **state) {
   writer_free(&w);
 }
 
+// Beyond what 32 bits count, in a sparse file.
+static void reading_far_away(void **state) {
+  struct fixture *f = *state;
+  struct writer w = {0};
+  struct wd_error err;
+  const uint64_t far = UINT64_C(100) << 30;
+  char bytes[8] = "";
+  w_start(&w, 3, 2, 0);
+  w_tensor(&w, "huge", 24, 2, DIMS(UINT64_C(1) << 30, 100), 0);
+  w_tensor(&w, "far", 24, 1, DIMS(8), far);
+  w_pad(&w, 32);
+  size_t data = w.size;
+  fixture_save(f, "x.gguf", &w);
+  int fd = openat(f->dir, "x.gguf", O_RDWR | O_CLOEXEC);
+  if (pwrite(fd, "so far.", 8, (off_t)(data + far)) != 8) {
+    close(fd);
+    skip();  // a file system without such files
+  }
+  close(fd);
+  struct wd_model *m = fixture_open(f, "x.gguf");
+  const struct wd_tensor *t = find(m, "far");
+  assert_int_equal(t->offset, data + far);
+  assert_int_equal(find(m, "huge")->bytes, far);
+  assert_int_equal(wd_model_read(m, 0, t->offset, bytes, 8, &err), WD_OK);
+  assert_string_equal(bytes, "so far.");
+  wd_model_unref(m);
+}
+
 static void files_that_change(void **state) {
   struct fixture *f = *state;
   struct writer w = {0};
@@ -658,10 +721,12 @@ int main(void) {
       IN_FOLDER(keys_over_parts),
       IN_FOLDER(part_limits),
       IN_FOLDER(revisions),
+      IN_FOLDER(revisions_of_large_headers),
       IN_FOLDER(companions_by_name),
       IN_FOLDER(companion_shapes),
       IN_FOLDER(companion_factors),
       IN_FOLDER(reading),
+      IN_FOLDER(reading_far_away),
       IN_FOLDER(files_that_change),
       IN_FOLDER(files_that_shrink_meanwhile),
   };
