@@ -65,12 +65,12 @@ static int run(char *out, size_t out_size, const char *const *env, const char *c
     close(pipes[0]);
     clearenv();
     for (; *env; env++) {
-      putenv((char *)(uintptr_t)*env);
+      putenv(strdup(*env));
     }
-    char *argv[16] = {(char *)(uintptr_t) "/bin/program"};
+    char *argv[16] = {strdup("/bin/program")};
     int argc = 1;
     for (; *args; args++) {
-      argv[argc++] = (char *)(uintptr_t)*args;
+      argv[argc++] = strdup(*args);
     }
     struct options o = {""};
     int rc = wd_cli_parse(&argp, "TEST_", argc, argv, &o);
