@@ -264,6 +264,13 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
     end = report(o, d, &outcome);
     goto out;
   }
+  if (wd_partial_check_free(partial, &err)) {
+    end = wd_report(NULL, &err);
+    goto out;
+  }
+  if (!o->resume && !o->quiet && wd_partial_leftover(partial)) {
+    wd_complain("note: what an earlier fetch left beside --out is replaced; --resume would go on with it");
+  }
   binding = wd_layout_binding(d, &o->wish, &layout);
   if (!binding) {
     wd_fail(&err, WD_RESOURCE_EXHAUSTED, "no memory to fetch");

@@ -55,11 +55,14 @@ static enum wd_status look(struct wd_partial *p, bool *discard, struct wd_error 
                    S_ISDIR(info.st_mode) ? "folder" : "device, pipe or socket");
   }
   p->exists = true;
-  if (!p->force && !p->resume) {
-    return wd_fail(err, WD_FAILED_PRECONDITION, "%s exists; give another --out, or --force to replace it",
-                   QUOTED_PATH(p->path));
-  }
-  return WD_OK;
+  return p->resume ? WD_OK : wd_partial_check_free(p, err);
+}
+
+enum wd_status wd_partial_check_free(const struct wd_partial *p, struct wd_error *err) {
+  return !p->exists || p->force
+             ? WD_OK
+             : wd_fail(err, WD_FAILED_PRECONDITION, "%s exists%s; give another --out, or --force to replace it",
+                       QUOTED_PATH(p->path), p->resume ? " and is not what would be fetched" : "");
 }
 
 enum wd_status wd_partial_open(const char *path, bool force, bool resume, struct wd_partial **partial,
@@ -116,6 +119,10 @@ void wd_partial_close(struct wd_partial *p) {
 
 bool wd_partial_discards(const struct wd_partial *p) {
   return !p->part;
+}
+
+bool wd_partial_leftover(const struct wd_partial *p) {
+  return p->part && access(p->part, F_OK) == 0;
 }
 
 const char *wd_partial_path(const struct wd_partial *p) {

@@ -26,6 +26,13 @@ void wd_partial_close(struct wd_partial *partial);
 // Whether `path` is already what `layout` describes: its size and header say so.
 bool wd_partial_complete(const struct wd_partial *partial, const struct wd_layout *layout);
 
+// FAILED_PRECONDITION where `path` exists and must not be replaced: with `resume` that is only known once
+// wd_partial_complete has said no.
+enum wd_status wd_partial_check_free(const struct wd_partial *partial, struct wd_error *err);
+
+// Whether an earlier fetch has left a FILE.part, which wd_partial_begin without `resume` replaces.
+bool wd_partial_leftover(const struct wd_partial *partial);
+
 // Starts FILE.part anew, or goes on with it where `resume` is set and there is one: then *missing is what is not in it,
 // after every record was held against the bytes it speaks of (which moves `progress`). FAILED_PRECONDITION where what
 // is there belongs to another fetch.
