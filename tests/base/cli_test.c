@@ -65,7 +65,10 @@ static int run(char *out, size_t out_size, const char *const *env, const char *c
     close(pipes[0]);
     clearenv();
     for (; *env; env++) {
-      putenv(strdup(*env));
+      char name[64] = "";
+      const char *value = strchr(*env, '=') + 1;
+      memcpy(name, *env, (size_t)(value - 1 - *env));
+      setenv(name, value, 1);
     }
     char *argv[16] = {strdup("/bin/program")};
     int argc = 1;
