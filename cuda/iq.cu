@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the IQ types.
+#include "cuda/decode_iq.cuh"
+#include "cuda/tile_kernel.cuh"
+
+WD_TILE_LAUNCHERS(IQ2_XXS)
+WD_TILE_LAUNCHERS(IQ2_XS)
+WD_TILE_LAUNCHERS(IQ2_S)
+WD_TILE_LAUNCHERS(IQ3_XXS)
+WD_TILE_LAUNCHERS(IQ3_S)
+WD_TILE_LAUNCHERS(IQ1_S)
+WD_TILE_LAUNCHERS(IQ1_M)
+WD_TILE_LAUNCHERS(IQ4_XS)
