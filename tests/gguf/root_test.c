@@ -292,7 +292,7 @@ static void roots(void **state) {
   snprintf(path, sizeof path, "%s/x", f->path);
   assert_int_equal(wd_root_open(path, &root, &err), WD_NOT_FOUND);
   snprintf(path, sizeof path, "%s/nope", f->path);
-  assert_error(wd_root_open(path, &root, &err), &err, WD_NOT_FOUND, "nope", NULL);
+  assert_error(wd_root_open(path, &root, &err), &err, WD_NOT_FOUND, "No such file", NULL);
   assert_null(root);
   wd_root_close(NULL);
 }
