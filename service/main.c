@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -171,6 +172,16 @@ static enum wd_status write_ready_file(const char *path, const char *address, st
   return status;
 }
 
+// A model holds a descriptor for each of its parts, a client one for each of its connections: as many as the host
+// allows.
+static void raise_descriptor_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 // Waits for SIGTERM or SIGINT, drains, and returns when no stream runs any more, the grace period is over, or a second
 // signal came.
 static void serve_until_signal(struct wd_server *server, const sigset_t *signals, uint64_t grace_ms) {
@@ -203,6 +214,7 @@ static int serve(const struct serve_options *options) {
   wd_log_configure(options->verbose ? WD_LOG_DEBUG : WD_LOG_INFO, options->json_log);
   // Before any thread starts, so that all of them leave the signals to this one.
   signal(SIGPIPE, SIG_IGN);
+  raise_descriptor_limit();
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);

@@ -126,6 +126,12 @@ static void each_value(struct worker *w, const struct wd_decode_path *path, stru
   }
 }
 
+// Whether elements leave as they are stored, NaN payloads and all.
+static bool passes_through(enum wd_type type, enum wd_output output) {
+  return (type == WD_F16 && output == WD_OUT_F16) || (type == WD_BF16 && output == WD_OUT_BF16) ||
+         (type == WD_F32 && output == WD_OUT_F32);
+}
+
 // Elements [element, element + n) of the tensor, which lie together, to the statistics or to *out, which moves on.
 static enum wd_status run_elements(struct worker *w, const struct wd_decode_path *path, struct wd_job *job,
                                    uint64_t element, uint64_t n, uint64_t read_end, uint8_t **out) {
@@ -153,10 +159,13 @@ static enum wd_status run_elements(struct worker *w, const struct wd_decode_path
       each_value(w, path, job, blocks, skip, step, factor);
     } else {
       decode_elements(path->decode[type->type][job->output], type, element_bytes, blocks, skip, step, factor, *out);
-      job->crc32c = wd_crc32c(job->crc32c, *out, step * element_bytes);
       if (wd_any_special(job->output, *out, step)) {
         each_value(w, path, job, blocks, skip, step, factor);
+        if (!passes_through(type->type, job->output)) {
+          wd_unify_nans(job->output, *out, step);
+        }
       }
+      job->crc32c = wd_crc32c(job->crc32c, *out, step * element_bytes);
       *out += step * element_bytes;
     }
     element += step;

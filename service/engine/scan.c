@@ -60,3 +60,30 @@ void wd_count_special(enum wd_output output, const float *values, size_t n, stru
     }
   }
 }
+
+static void unify_16(unsigned char *elements, size_t n, uint16_t infinity, uint16_t nan) {
+  for (size_t i = 0; i < n; i++) {
+    uint16_t bits;
+    memcpy(&bits, elements + 2 * i, sizeof bits);
+    if ((bits & 0x7fff) > infinity) {
+      memcpy(elements + 2 * i, &nan, sizeof nan);
+    }
+  }
+}
+
+void wd_unify_nans(enum wd_output output, void *elements, size_t n) {
+  if (output == WD_OUT_F16) {
+    unify_16(elements, n, 0x7c00, 0x7e00);
+  } else if (output == WD_OUT_BF16) {
+    unify_16(elements, n, 0x7f80, 0x7fc0);
+  } else if (output == WD_OUT_F32) {
+    const uint32_t nan = 0x7fc00000;
+    for (size_t i = 0; i < n; i++) {
+      uint32_t bits;
+      memcpy(&bits, (unsigned char *)elements + 4 * i, sizeof bits);
+      if ((bits & 0x7fffffff) > 0x7f800000) {
+        memcpy((unsigned char *)elements + 4 * i, &nan, sizeof nan);
+      }
+    }
+  }
+}

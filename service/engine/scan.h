@@ -14,4 +14,8 @@ bool wd_any_special(enum wd_output output, const void *elements, size_t n);
 // Adds to counts what n decoded float32 values become as `output`.
 void wd_count_special(enum wd_output output, const float *values, size_t n, struct wd_chunk_counts *counts);
 
+// Replaces every NaN among n output elements by the one with positive sign and no payload but the quiet bit. Which NaN
+// an operation gives differs between processors; what clients get, and its CRC, must not.
+void wd_unify_nans(enum wd_output output, void *elements, size_t n);
+
 #endif

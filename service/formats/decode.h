@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoders on the CPU: whole blocks in, elements out, the same bits on every path. Only NaNs may differ: all paths have
 // one in the same places, but its sign and payload are as the processor's arithmetic leaves them, except where values
-// pass through unchanged (F16 to F16, BF16 to BF16, F32 to F32).
+// pass through unchanged (F16 to F16, BF16 to BF16, F32 to F32). The engine gives clients one NaN for all
+// (engine/scan.h).
 //
 // A path is a set of decoders for one instruction set: "portable" (plain C, from formats/decode8.h), "avx2", "avx512".
 // The best one this CPU supports is chosen at run time; WEIGHTD_SIMD names another. Every path covers every type with

@@ -197,6 +197,12 @@ static enum wd_status add_up(struct wd_model *m, struct wd_error *err) {
                          "tensor %s: with it the sizes of the tensors add up beyond 64 bits",
                          WD_QUOTE(t->name, t->name_size));
     }
+    if (info->stored_bytes / WD_MAX_OVERLAP > info->file_bytes) {
+      return refuse_part(
+          &m->files.files[t->part], t->offset, err,
+          "tensor %s: tensors overlap so much that with it they hold more than %d times the files' bytes",
+          WD_QUOTE(t->name, t->name_size), WD_MAX_OVERLAP);
+    }
     if (t->type->scalable) {
       t->companion = find_companion(m, t);
     }

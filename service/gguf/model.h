@@ -14,6 +14,7 @@
 #define WD_MAX_DIMS 4
 #define WD_MAX_NAME 64        // bytes of a tensor name
 #define WD_MAX_ARRAY_DEPTH 8  // of nested metadata arrays; a plain array is 1 deep
+#define WD_MAX_OVERLAP 4      // times the files' bytes that tensors which overlap may hold: a small file stays small
 #define WD_REVISION_SIZE 33   // 32 hexadecimal digits and a NUL
 
 // What a reader refuses beyond what the format forbids, so that memory and time are bounded. Over all parts of a model.

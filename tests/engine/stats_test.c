@@ -182,11 +182,26 @@ static void special_values_are_found(void **state) {
   assert_int_equal(counts.overflows, 0);
 }
 
+static void nans_become_one(void **state) {
+  (void)state;
+  uint16_t halves[] = {0xfe00, 0x7c01, 0x7c00, 0xfc00, 0x3c00, 0xffff};
+  const uint16_t unified[] = {0x7e00, 0x7e00, 0x7c00, 0xfc00, 0x3c00, 0x7e00};
+  wd_unify_nans(WD_OUT_F16, halves, 6);
+  assert_memory_equal(halves, unified, sizeof halves);
+  uint16_t bfloats[] = {0xffff, 0x7f80, 0x7f81};
+  wd_unify_nans(WD_OUT_BF16, bfloats, 3);
+  assert_true(bfloats[0] == 0x7fc0 && bfloats[1] == 0x7f80 && bfloats[2] == 0x7fc0);
+  uint32_t floats[] = {0xffc00000, 0x7f800000, 0x7f800001};
+  wd_unify_nans(WD_OUT_F32, floats, 3);
+  assert_true(floats[0] == 0x7fc00000 && floats[1] == 0x7f800000 && floats[2] == 0x7fc00000);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(nothing_is_all_zero), cmocka_unit_test(sums_are_exact),
       cmocka_unit_test(integers_agree),      cmocka_unit_test(division_of_work_does_not_matter),
       cmocka_unit_test(f16_fates),           cmocka_unit_test(special_values_are_found),
+      cmocka_unit_test(nans_become_one),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
