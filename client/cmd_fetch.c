@@ -69,10 +69,7 @@ static const struct argp_option argp_options[] = {
      .doc = "what the server may send before it is read, from 64KiB (default 16MiB); what is under way when a fetch is "
             "killed "
             "is sent again"},
-    {.name = "connections",
-     .key = OPT_CONNECTIONS,
-     .arg = "N",
-     .doc = "fetch over so many connections at once (default 1)"},
+    {.name = "connections", .key = OPT_CONNECTIONS, .arg = "N", .doc = "fetch over so many connections (default 1)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "no progress and no summary"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
     {0}};
@@ -190,9 +187,10 @@ struct outcome {
   struct wd_stream_counts counts;
 };
 
-static void warn(const char *what, uint64_t n, const char *why) {
+static void warn(const struct outcome *r, const char *what, uint64_t n, const char *type) {
   if (n) {
-    wd_complain("warning: %" PRIu64 " %s%s", n, what, why);
+    wd_complain("warning: %" PRIu64 " %s%s%s", n, what, type,
+                r->fetched != r->bytes ? ", of the values fetched now" : "");
   }
 }
 
@@ -200,9 +198,9 @@ static int report(const struct options *o, const struct wd_description *d, const
   double rate = r->seconds > 0 ? (double)r->fetched / r->seconds : 0;
   const char *clean = wd_clean(o->out, strlen(o->out), (char[400]){0}, 400);
   if (!o->quiet) {
-    warn("finite values became infinite as ", r->counts.overflows, wd_output_name(o->wish.output));
-    warn("values are NaN", r->counts.nans, "");
-    warn("values were infinite already", r->counts.infinities, "");
+    warn(r, "finite values became infinite as ", r->counts.overflows, wd_output_name(o->wish.output));
+    warn(r, "values are NaN", r->counts.nans, "");
+    warn(r, "values were infinite already", r->counts.infinities, "");
   }
   if (o->common.json) {
     return wd_end_output(wd_json_print(json_pack(

@@ -55,7 +55,7 @@ static const struct argp argp = {
         "The exit status is 0 only when it is SERVING. SERVICE asks for one service, such as "
         "weightd.v1.WeightService, instead of the whole server.\n"
         "\n"
-        "  weightctl health --wait 30          wait until a server that was just started is ready\n"
+        "  weightctl health --wait 30     until a server just started is ready\n"
         "  weightctl --server unix:/run/weightd.sock health\n",
     .children = wd_common_children,
 };

@@ -164,7 +164,7 @@ static const struct argp argp = {
         "\n"
         "  weightctl stats llama.gguf --sort abs-max --top 10\n"
         "  weightctl stats llama.gguf --tensor 'blk.*.attn_q.weight'\n"
-        "  weightctl stats llama.gguf --json | jq '.tensors[] | select(.f16_overflows > 0).name'\n",
+        "  weightctl stats llama.gguf --json | jq '.tensors[].abs_max'\n",
     .children = wd_common_children,
 };
 
@@ -211,11 +211,11 @@ static bool print_json(const Weightd__V1__TensorStats *const *rows, size_t n) {
 
 static bool print_table(const Weightd__V1__TensorStats *const *rows, size_t n) {
   static const struct wd_column columns[] = {{"#", true, 4},          {"TENSOR", false, 0},    {"TYPE", false, 0},
-                                             {"ELEMENTS", true, 3},   {"MIN", true, 0},        {"MAX", true, 0},
-                                             {"MEAN", true, 0},       {"STD", true, 1},        {"RMS", true, 0},
-                                             {"ABS MAX", true, 1},    {"ZEROS", true, 5},      {"OVERFLOWS", true, 6},
+                                             {"ELEMENTS", true, 4},   {"MIN", true, 0},        {"MAX", true, 0},
+                                             {"MEAN", true, 2},       {"STD", true, 3},        {"RMS", true, 1},
+                                             {"ABS MAX", true, 2},    {"ZEROS", true, 5},      {"OVERFLOWS", true, 6},
                                              {"SUBNORMALS", true, 9}, {"UNDERFLOWS", true, 9}, {"NANS", true, 8},
-                                             {"INFS", true, 8},       {"HISTOGRAM", false, 2}};
+                                             {"INFS", true, 8},       {"HISTOGRAM", false, 0}};
   struct wd_table *table = wd_table_create(columns, sizeof columns / sizeof *columns);
   bool utf8 = wd_utf8_locale();
   for (size_t i = 0; i < n; i++) {

@@ -443,7 +443,7 @@ void wd_call_end(struct wd_call *call) {
 enum wd_status wd_call_unary(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
                              const ProtobufCMessageDescriptor *descriptor, struct wd_arena *arena,
                              ProtobufCMessage **response, struct wd_error *err) {
-  struct wd_call *call;
+  struct wd_call *call = NULL;
   ProtobufCMessage *more;
   *response = NULL;
   enum wd_status status = wd_call_start(connection, method, request, &call, err);

@@ -14,7 +14,7 @@
 
 static const struct wd_command commands[] = {
     {"health", "ask whether the server is serving", wd_command_health},
-    {"info", "show the server's version, devices, tensor types, limits and counters", wd_command_info},
+    {"info", "show the server's version, devices, types, limits and counters", wd_command_info},
     {"list", "list the models that the server has", wd_command_list},
     {"describe", "show a model's header, metadata and tensors", wd_command_describe},
     {"stats", "show statistics of a model's decoded values, with histograms", wd_command_stats},
@@ -23,25 +23,32 @@ static const struct wd_command commands[] = {
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
-static const char doc[] =
-    "Ask a weightd server about GGUF models, and fetch their weights decoded.\v"
-    "Commands:\n"
-    "  health    ask whether the server is serving\n"
-    "  info      show the server's version, devices, tensor types, limits and counters\n"
-    "  list      list the models that the server has\n"
-    "  describe  show a model's header, metadata and tensors\n"
-    "  stats     show statistics of a model's decoded values, with histograms\n"
-    "  fetch     fetch a model's tensors into a safetensors file\n"
-    "  verify    compare a safetensors file with a model, bit for bit\n"
-    "\n"
-    "`weightctl COMMAND --help` tells more of each, with examples. A first session:\n"
-    "  weightctl list\n"
-    "  weightctl describe llama.gguf\n"
-    "  weightctl fetch llama.gguf --out llama.safetensors\n"
-    "  weightctl verify llama.safetensors llama.gguf\n"
-    "\n"
-    "Every option can come from the environment: --server is WEIGHTD_SERVER. "
-    "Exit status: 0 done, 1 failed, 2 the command line is wrong.";
+// What --help says of the program and its commands; the caller frees it.
+static char *make_doc(void) {
+  char *text = NULL;
+  size_t size;
+  FILE *out = open_memstream(&text, &size);
+  if (!out) {
+    return NULL;
+  }
+  fputs("Ask a weightd server about GGUF models, and fetch their weights decoded.\vCommands:\n", out);
+  for (size_t i = 0; i < N_COMMANDS; i++) {
+    fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+  }
+  fputs(
+      "\n"
+      "`weightctl COMMAND --help` tells more of each, with examples. A first session:\n"
+      "  weightctl list\n"
+      "  weightctl describe llama.gguf\n"
+      "  weightctl fetch llama.gguf --out llama.safetensors\n"
+      "  weightctl verify llama.safetensors llama.gguf\n"
+      "\n"
+      "Every option can come from the environment: --server is WEIGHTD_SERVER. "
+      "Exit status: 0 done, 1 failed, 2 the command line is wrong.",
+      out);
+  fclose(out);
+  return text;
+}
 
 static error_t parse_root(int key, char *arg, struct argp_state *state) {
   switch (key) {
@@ -102,9 +109,11 @@ int main(int argc, char **argv) {
       return commands[i].run(argc - 1, argv + 1);
     }
   }
+  char *doc = make_doc();
   const struct argp root = {
       .parser = parse_root, .args_doc = "COMMAND [ARGUMENT…]", .doc = doc, .children = wd_common_children};
   argv[0] = (char[]){"weightctl"};
   wd_cli_parse(&root, "WEIGHTD_", argc, argv, &common);
+  free(doc);
   return WD_EXIT_USAGE;
 }
