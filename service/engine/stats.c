@@ -183,11 +183,9 @@ void wd_stats_summarize(const struct wd_stats *stats, struct wd_stats_summary *s
   for (int sign = 0; sign < 2; sign++) {
     for (unsigned e = 0; e < WD_STATS_EXPONENTS; e++) {
       const struct wd_stats_bin *bin = &stats->bins[sign][e];
-      if (bin->count) {
-        unsigned shift = e ? e - 1 : 0;
-        big_add_shifted(&sums[sign], bin->sum, shift);
-        big_add_shifted(&squares, (u128)bin->square_high << 64 | bin->square_low, 2 * shift);
-      }
+      unsigned shift = e ? e - 1 : 0;
+      big_add_shifted(&sums[sign], bin->sum, shift);
+      big_add_shifted(&squares, (u128)bin->square_high << 64 | bin->square_low, 2 * shift);
     }
   }
   uint64_t n = stats->count - stats->nans - stats->infinities[0] - stats->infinities[1];
