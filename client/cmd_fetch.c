@@ -66,9 +66,8 @@ static const struct argp_option argp_options[] = {
     {.name = "ahead",
      .key = OPT_AHEAD,
      .arg = "SIZE",
-     .doc = "what the server may send before it is read, from 64KiB (default 16MiB); what is under way when a fetch is "
-            "killed "
-            "is sent again"},
+     .doc = "what the server may send before it is read, from 64KiB (default 1MiB, so that after a crash no more than "
+            "the chunk under way is sent twice; 16MiB for /dev/null)"},
     {.name = "connections", .key = OPT_CONNECTIONS, .arg = "N", .doc = "fetch over so many connections (default 1)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "no progress and no summary"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
@@ -279,8 +278,10 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
     end = wd_report(NULL, &err);
     goto out;
   }
+  // A fetch that keeps nothing has nothing to resume, so the server may run ahead as far as is good for speed.
+  uint64_t ahead = o->ahead_bytes || !wd_partial_path(partial) ? o->ahead_bytes : (uint64_t)1 << 20;
   struct wd_stream_job job = {
-      .connection = {.address = o->common.server, .silence_ms = o->common.timeout_ms, .ahead_bytes = o->ahead_bytes},
+      .connection = {.address = o->common.server, .silence_ms = o->common.timeout_ms, .ahead_bytes = ahead},
       .description = d,
       .plan = &plan,
       .cut = &o->cut,

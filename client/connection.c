@@ -139,9 +139,10 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
       INTEGER_ARG(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, wd_min_u64(most, INT32_MAX)),
       INTEGER_ARG(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, wd_min_u64(ahead, INT32_MAX)),
       INTEGER_ARG(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 16777215),
-      INTEGER_ARG(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),  // a socket of its own
-      INTEGER_ARG(GRPC_ARG_ENABLE_RETRIES, 0),             // they would buffer what is sent
-      INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIME_MS, 60000),      // finds a server that vanished
+      INTEGER_ARG(GRPC_ARG_HTTP2_BDP_PROBE, config->ahead_bytes == 0),  // it would widen the window
+      INTEGER_ARG(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),               // a socket of its own
+      INTEGER_ARG(GRPC_ARG_ENABLE_RETRIES, 0),                          // they would buffer what is sent
+      INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIME_MS, 60000),                   // finds a server that vanished
       INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000),
       INTEGER_ARG(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
       INTEGER_ARG(GRPC_ARG_ENABLE_HTTP_PROXY, !loopback),

@@ -38,6 +38,8 @@ struct wd_call {
   pthread_mutex_t lock;
   uint64_t uses;
   bool headers_sent;
+  bool has_payload;  // of the message under way, like the next
+  uint64_t payload;
   bool sending;   // a message is under way
   bool finished;  // next is not called any more
   bool pumping;   // somebody is in next
@@ -201,8 +203,11 @@ static grpc_op headers_op(struct wd_call *call) {
 
 static void on_sent(struct wd_tag *tag, bool ok) {
   struct wd_call *call = ((struct call_tag *)tag)->call;
-  (void)ok;  // a failed send means that the call is over, which the close tag tells
+  // A failed send means that the call is over, which the close tag tells.
   wd_call_progress(call, 0);
+  if (ok && call->has_payload) {
+    wd_server_count_sent(call->server, 1, call->payload);
+  }
   pthread_mutex_lock(&call->lock);
   call->sending = false;
   pthread_mutex_unlock(&call->lock);
@@ -210,7 +215,7 @@ static void on_sent(struct wd_tag *tag, bool ok) {
   drop_use(call);
 }
 
-void wd_call_send(struct wd_call *call, grpc_byte_buffer *message) {
+static void send_message(struct wd_call *call, grpc_byte_buffer *message) {
   grpc_op ops[2];
   size_t n = 0;
   if (!call->headers_sent) {
@@ -223,6 +228,17 @@ void wd_call_send(struct wd_call *call, grpc_byte_buffer *message) {
   wd_call_progress(call, 0);
   start_batch(call, ops, n, &call->send_tag);
   grpc_byte_buffer_destroy(message);
+}
+
+void wd_call_send(struct wd_call *call, grpc_byte_buffer *message) {
+  call->has_payload = false;
+  send_message(call, message);
+}
+
+void wd_call_send_payload(struct wd_call *call, grpc_byte_buffer *message, uint64_t payload) {
+  call->has_payload = true;
+  call->payload = payload;
+  send_message(call, message);
 }
 
 void wd_call_send_message(struct wd_call *call, const ProtobufCMessage *message) {

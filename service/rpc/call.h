@@ -74,6 +74,8 @@ void wd_call_poke(struct wd_call *call);
 
 // From within next: sends a message (the buffer is the call's from then on) …
 void wd_call_send(struct wd_call *call, grpc_byte_buffer *message);
+// … or one with a chunk of so many bytes, which is counted when the transport has taken it …
+void wd_call_send_payload(struct wd_call *call, grpc_byte_buffer *message, uint64_t payload);
 void wd_call_send_message(struct wd_call *call, const ProtobufCMessage *message);
 // … or ends the call. err is used only where status is not WD_OK.
 void wd_call_finish(struct wd_call *call, enum wd_status status, const struct wd_error *err);
