@@ -67,13 +67,13 @@ struct wd_group {
 template <class Decoder>
 struct wd_gpu_iq2 {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const wd_group p = Decoder::template group<A>(b, g);
     wd_select_floats(__fmul_rn(p.scale, 8.0f), __fmul_rn(p.scale, 25.0f), __fmul_rn(p.scale, 43.0f), p.entry, y);
     wd_negate32(p.signs, y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float) {
     const wd_group p = Decoder::template group<A>(b, g);
     const float v2 = __fmul_rn(p.scale, (float)WD_IQ2_VALUE(2));
     const wd_four v =
@@ -85,8 +85,8 @@ struct wd_gpu_iq2 {
 template <>
 struct wd_gpu<WD_IQ2_XXS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XXS>> {
   template <int A>
-  WD_DEV wd_group group(const uint8_t *b, uint32_t g) {
-    const uint8_t *q = b + WD_IQ2_XXS_Q + g / 4 * 8;
+  WD_DEV wd_group group(wd_at b, uint32_t g) {
+    const wd_at q = b + WD_IQ2_XXS_Q + g / 4 * 8;
     const uint32_t word = wd_load4<wd_aligned<wd_aligned<A>(WD_IQ2_XXS_Q)>(4)>(q + 4);
     return {wd_iq_scale_of(wd_load2<A>(b + WD_IQ2_XXS_D), word >> 28, 0.25f), __ldg(&wd_packed_iq2xxs[q[g % 4]]),
             wd_signs_of(word >> 7 * (g % 4) & 127)};
@@ -96,7 +96,7 @@ struct wd_gpu<WD_IQ2_XXS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XXS>> {
 template <>
 struct wd_gpu<WD_IQ2_XS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XS>> {
   template <int A>
-  WD_DEV wd_group group(const uint8_t *b, uint32_t g) {
+  WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint32_t word = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ2_XS_Q)>(2)>(b + WD_IQ2_XS_Q + 2 * g);
     const uint32_t s = b[WD_IQ2_XS_SC + g / 4] >> g % 4 / 2 * 4 & 15;
     return {wd_iq_scale_of(wd_load2<A>(b + WD_IQ2_XS_D), s, 0.25f), __ldg(&wd_packed_iq2xs[word & 511]),
@@ -107,7 +107,7 @@ struct wd_gpu<WD_IQ2_XS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XS>> {
 template <>
 struct wd_gpu<WD_IQ2_S> : wd_gpu_iq2<wd_gpu<WD_IQ2_S>> {
   template <int A>
-  WD_DEV wd_group group(const uint8_t *b, uint32_t g) {
+  WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint32_t index = b[WD_IQ2_S_Q + g] | (b[WD_IQ2_S_H + g / 4] >> g % 4 * 2 & 3) << 8;
     const uint32_t s = b[WD_IQ2_S_SC + g / 4] >> g % 4 / 2 * 4 & 15;
     return {wd_iq_scale_of(wd_load2<A>(b + WD_IQ2_S_D), s, 0.25f), __ldg(&wd_packed_iq2s[index]),
@@ -119,14 +119,14 @@ struct wd_gpu<WD_IQ2_S> : wd_gpu_iq2<wd_gpu<WD_IQ2_S>> {
 template <class Decoder>
 struct wd_gpu_iq1 {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const wd_group p = Decoder::template group<A>(b, g);
     const float shift = p.signs ? -0.125f : 0.125f;
     wd_select_floats(__fmul_rn(p.scale, -1.0f + shift), __fmul_rn(p.scale, shift), __fmul_rn(p.scale, 1.0f + shift),
                      p.entry, y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float) {
     const wd_group p = Decoder::template group<A>(b, g);
     const float shift = p.signs ? -0.125f : 0.125f, v2 = __fmul_rn(p.scale, 1.0f + shift);
     const wd_four v = wd_four_of<OUT>(__fmul_rn(p.scale, -1.0f + shift), __fmul_rn(p.scale, shift), v2, v2);
@@ -137,7 +137,7 @@ struct wd_gpu_iq1 {
 template <>
 struct wd_gpu<WD_IQ1_S> : wd_gpu_iq1<wd_gpu<WD_IQ1_S>> {
   template <int A>
-  WD_DEV wd_group group(const uint8_t *b, uint32_t g) {
+  WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint32_t h = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ1_S_H)>(2)>(b + WD_IQ1_S_H + g / 4 * 2);
     const uint32_t index = b[WD_IQ1_S_Q + g] | (h >> g % 4 * 3 & 7) << 8;
     return {__fmul_rn(wd_half_float(wd_load2<A>(b + WD_IQ1_S_D)), wd_byte_float((h >> 11 & 14) | 1, 0, 0.0f)),
@@ -148,7 +148,7 @@ struct wd_gpu<WD_IQ1_S> : wd_gpu_iq1<wd_gpu<WD_IQ1_S>> {
 template <>
 struct wd_gpu<WD_IQ1_M> : wd_gpu_iq1<wd_gpu<WD_IQ1_M>> {
   template <int A>
-  WD_DEV wd_group group(const uint8_t *b, uint32_t g) {
+  WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint2 sc = wd_load8<wd_aligned<A>(WD_IQ1_M_SC)>(b + WD_IQ1_M_SC);
     const uint32_t d = (sc.x >> 12 & 15) | (sc.x >> 24 & 0xf0) | (sc.y >> 4 & 0xf00) | (sc.y >> 16 & 0xf000);
     const uint32_t h = b[WD_IQ1_M_H + g / 2] >> g % 2 * 4;
@@ -161,7 +161,7 @@ struct wd_gpu<WD_IQ1_M> : wd_gpu_iq1<wd_gpu<WD_IQ1_M>> {
 template <>
 struct wd_gpu<WD_IQ3_XXS> : wd_decoder<wd_gpu<WD_IQ3_XXS>> {
   template <int A>
-  WD_DEV uint32_t values(const uint8_t *b, uint32_t g, float *y) {
+  WD_DEV uint32_t values(wd_at b, uint32_t g, float *y) {
     const uint32_t word = wd_load4<wd_aligned<wd_aligned<A>(WD_IQ3_XXS_WORDS)>(4)>(b + WD_IQ3_XXS_WORDS + g / 4 * 4);
     const uint32_t q = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ3_XXS_Q)>(2)>(b + WD_IQ3_XXS_Q + 2 * g);
     wd_bytes_float8(make_uint2(__ldg(&wd_bytes_iq3xxs[q & 255]), __ldg(&wd_bytes_iq3xxs[q >> 8])), 0.0f, y);
@@ -169,11 +169,11 @@ struct wd_gpu<WD_IQ3_XXS> : wd_decoder<wd_gpu<WD_IQ3_XXS>> {
     return wd_signs_of(word >> 7 * (g % 4) & 127);
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_negate32(values<A>(b, g, y), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float) {
     float y[8];
     const uint32_t signs = values<A>(b, g, y);
     return wd_negate16(wd_pack8<OUT>(y), signs);
@@ -183,7 +183,7 @@ struct wd_gpu<WD_IQ3_XXS> : wd_decoder<wd_gpu<WD_IQ3_XXS>> {
 template <>
 struct wd_gpu<WD_IQ3_S> : wd_decoder<wd_gpu<WD_IQ3_S>> {
   template <int A>
-  WD_DEV uint32_t values(const uint8_t *b, uint32_t g, float *y) {
+  WD_DEV uint32_t values(wd_at b, uint32_t g, float *y) {
     const uint32_t q = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ3_S_Q)>(2)>(b + WD_IQ3_S_Q + 2 * g);
     const uint32_t h = (uint32_t)b[WD_IQ3_S_H + g / 4] >> g % 4 * 2, s = b[WD_IQ3_S_SC + g / 8] >> g / 4 % 2 * 4 & 15;
     const uint32_t first = (q & 255) | (h << 8 & 256), second = q >> 8 | (h << 7 & 256);
@@ -192,11 +192,11 @@ struct wd_gpu<WD_IQ3_S> : wd_decoder<wd_gpu<WD_IQ3_S>> {
     return b[WD_IQ3_S_SIGNS + g];
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_negate32(values<A>(b, g, y), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float) {
     float y[8];
     const uint32_t signs = values<A>(b, g, y);
     return wd_negate16(wd_pack8<OUT>(y), signs);
@@ -206,7 +206,7 @@ struct wd_gpu<WD_IQ3_S> : wd_decoder<wd_gpu<WD_IQ3_S>> {
 template <>
 struct wd_gpu<WD_IQ4_XS> : wd_decoder<wd_gpu<WD_IQ4_XS>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     static_assert(WD_IQ4_XS_D == 0 && WD_IQ4_XS_SCH == 2 && WD_IQ4_XS_SCL == 4, "8 bytes");
     const wd_sixteen table = WD_BIASED(WD_IQ4_VALUES);
     const uint2 head = wd_load8<A>(b);

@@ -8,7 +8,7 @@
 template <>
 struct wd_gpu<WD_F32> : wd_decoder<wd_gpu<WD_F32>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
 #pragma unroll
     for (int j = 0; j < 8; j += 4) {
       const uint4 w = wd_load16<wd_aligned<A>(16)>(b + 4 * j);
@@ -33,7 +33,7 @@ WD_DEV void wd_words8(uint4 w, uint32_t *halves) {
 template <>
 struct wd_gpu<WD_F16> : wd_decoder<wd_gpu<WD_F16>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
     uint32_t halves[8];
     wd_words8(wd_load16<A>(b), halves);
 #pragma unroll
@@ -42,7 +42,7 @@ struct wd_gpu<WD_F16> : wd_decoder<wd_gpu<WD_F16>> {
     }
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       return wd_load16<A>(b);
     } else {
@@ -54,7 +54,7 @@ struct wd_gpu<WD_F16> : wd_decoder<wd_gpu<WD_F16>> {
 template <>
 struct wd_gpu<WD_BF16> : wd_decoder<wd_gpu<WD_BF16>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
     uint32_t halves[8];
     wd_words8(wd_load16<A>(b), halves);
 #pragma unroll
@@ -63,7 +63,7 @@ struct wd_gpu<WD_BF16> : wd_decoder<wd_gpu<WD_BF16>> {
     }
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_BF16) {
       return wd_load16<A>(b);
     } else {
@@ -75,7 +75,7 @@ struct wd_gpu<WD_BF16> : wd_decoder<wd_gpu<WD_BF16>> {
 template <>
 struct wd_gpu<WD_F64> : wd_decoder<wd_gpu<WD_F64>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
 #pragma unroll
     for (int j = 0; j < 8; j += 2) {
       const uint4 w = wd_load16<wd_aligned<A>(16)>(b + 8 * j);
@@ -88,12 +88,12 @@ struct wd_gpu<WD_F64> : wd_decoder<wd_gpu<WD_F64>> {
 template <>
 struct wd_gpu<WD_I8> : wd_decoder<wd_gpu<WD_I8>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
     const uint2 q = wd_load8<A>(b);
     wd_bytes_float8(make_uint2(q.x ^ 0x80808080, q.y ^ 0x80808080), 128.0f, y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       uint2 q = wd_load8<A>(b);
       q.x ^= 0x80808080;
@@ -110,7 +110,7 @@ struct wd_gpu<WD_I8> : wd_decoder<wd_gpu<WD_I8>> {
 template <>
 struct wd_gpu<WD_I16> : wd_decoder<wd_gpu<WD_I16>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
     uint32_t halves[8];
     wd_words8(wd_load16<A>(b), halves);
 #pragma unroll
@@ -123,7 +123,7 @@ struct wd_gpu<WD_I16> : wd_decoder<wd_gpu<WD_I16>> {
 template <>
 struct wd_gpu<WD_I32> : wd_decoder<wd_gpu<WD_I32>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
 #pragma unroll
     for (int j = 0; j < 8; j += 4) {
       const uint4 w = wd_load16<wd_aligned<A>(16)>(b + 4 * j);
@@ -138,7 +138,7 @@ struct wd_gpu<WD_I32> : wd_decoder<wd_gpu<WD_I32>> {
 template <>
 struct wd_gpu<WD_I64> : wd_decoder<wd_gpu<WD_I64>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t, float, float *y) {
 #pragma unroll
     for (int j = 0; j < 8; j += 2) {
       const uint4 w = wd_load16<wd_aligned<A>(16)>(b + 8 * j);

@@ -7,7 +7,7 @@
 
 // The nibbles of elements 8g to 8g + 7 of 32, in the low halves of bytes; the high halves hold whatever was there.
 template <int A>
-WD_DEV uint2 wd_nibbles32(const uint8_t *q, uint32_t g) {
+WD_DEV uint2 wd_nibbles32(wd_at q, uint32_t g) {
   const uint2 w = wd_load8<wd_aligned<A>(8)>(q + g % 2 * 8);
   const uint32_t shift = g / 2 * 4;
   return make_uint2(w.x >> shift, w.y >> shift);
@@ -26,16 +26,16 @@ WD_DEV uint2 wd_fifth_bits(uint32_t byte, uint2 q) {
 template <>
 struct wd_gpu<WD_Q4_0> : wd_decoder<wd_gpu<WD_Q4_0>> {
   template <int A>
-  WD_DEV uint2 bytes(const uint8_t *b, uint32_t g) {
+  WD_DEV uint2 bytes(wd_at b, uint32_t g) {
     return wd_low_nibbles(wd_nibbles32<wd_aligned<A>(WD_Q4_0_Q)>(b + WD_Q4_0_Q, g));
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_bytes_float8(bytes<A>(b, g), 8.0f, y);
     wd_scale8(wd_half_float(wd_load2<A>(b + WD_Q4_0_D)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       return wd_bytes_times_half(bytes<A>(b, g), 8.0f, wd_load2<A>(b + WD_Q4_0_D));
     } else {
@@ -47,7 +47,7 @@ struct wd_gpu<WD_Q4_0> : wd_decoder<wd_gpu<WD_Q4_0>> {
 template <>
 struct wd_gpu<WD_Q4_1> : wd_decoder<wd_gpu<WD_Q4_1>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const uint32_t dm = wd_load4<A>(b + WD_Q4_1_D);
     wd_bytes_float8(wd_low_nibbles(wd_nibbles32<wd_aligned<A>(WD_Q4_1_Q)>(b + WD_Q4_1_Q, g)), 0.0f, y);
     wd_affine8(wd_half_float(dm & 0xffff), wd_half_float(dm >> 16), y);
@@ -57,17 +57,17 @@ struct wd_gpu<WD_Q4_1> : wd_decoder<wd_gpu<WD_Q4_1>> {
 template <>
 struct wd_gpu<WD_Q5_0> : wd_decoder<wd_gpu<WD_Q5_0>> {
   template <int A>
-  WD_DEV uint2 bytes(const uint8_t *b, uint32_t g) {
+  WD_DEV uint2 bytes(wd_at b, uint32_t g) {
     const uint2 q = wd_nibbles32<wd_aligned<A>(WD_Q5_0_Q)>(b + WD_Q5_0_Q, g);
     return wd_fifth_bits(b[WD_Q5_0_H + g], wd_low_nibbles(q));
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_bytes_float8(bytes<A>(b, g), 16.0f, y);
     wd_scale8(wd_half_float(wd_load2<A>(b + WD_Q5_0_D)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       return wd_bytes_times_half(bytes<A>(b, g), 16.0f, wd_load2<A>(b + WD_Q5_0_D));
     } else {
@@ -79,7 +79,7 @@ struct wd_gpu<WD_Q5_0> : wd_decoder<wd_gpu<WD_Q5_0>> {
 template <>
 struct wd_gpu<WD_Q5_1> : wd_decoder<wd_gpu<WD_Q5_1>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const uint32_t dm = wd_load4<A>(b + WD_Q5_1_D);
     const uint2 q = wd_nibbles32<wd_aligned<A>(WD_Q5_1_Q)>(b + WD_Q5_1_Q, g);
     wd_bytes_float8(wd_fifth_bits(b[WD_Q5_1_H + g], wd_low_nibbles(q)), 0.0f, y);
@@ -91,17 +91,17 @@ struct wd_gpu<WD_Q5_1> : wd_decoder<wd_gpu<WD_Q5_1>> {
 template <int Q>
 struct wd_gpu_q8 : wd_decoder<wd_gpu_q8<Q>> {
   template <int A>
-  WD_DEV uint2 bytes(const uint8_t *b, uint32_t g) {
+  WD_DEV uint2 bytes(wd_at b, uint32_t g) {
     const uint2 q = wd_load8<wd_aligned<wd_aligned<A>(Q)>(8)>(b + Q + 8 * g);
     return make_uint2(q.x ^ 0x80808080, q.y ^ 0x80808080);
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_bytes_float8(bytes<A>(b, g), 128.0f, y);
     wd_scale8(wd_half_float(wd_load2<A>(b)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       return wd_bytes_times_half(bytes<A>(b, g), 128.0f, wd_load2<A>(b));
     }
@@ -117,17 +117,17 @@ struct wd_gpu<WD_Q8_1> : wd_gpu_q8<WD_Q8_1_Q> {};
 template <>
 struct wd_gpu<WD_IQ4_NL> : wd_decoder<wd_gpu<WD_IQ4_NL>> {
   template <int A>
-  WD_DEV uint2 bytes(const uint8_t *b, uint32_t g) {
+  WD_DEV uint2 bytes(wd_at b, uint32_t g) {
     const wd_sixteen table = WD_BIASED(WD_IQ4_VALUES);
     return wd_look_up(table, wd_nibbles32<wd_aligned<A>(WD_IQ4_NL_Q)>(b + WD_IQ4_NL_Q, g));
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_looked_up_float8(bytes<A>(b, g), 128.0f, y);
     wd_scale8(wd_half_float(wd_load2<A>(b + WD_IQ4_NL_D)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       const uint2 r = bytes<A>(b, g);
       const __half2 d = wd_twice(wd_load2<A>(b + WD_IQ4_NL_D));
@@ -145,7 +145,7 @@ struct wd_gpu<WD_IQ4_NL> : wd_decoder<wd_gpu<WD_IQ4_NL>> {
 template <>
 struct wd_gpu<WD_MXFP4> : wd_decoder<wd_gpu<WD_MXFP4>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const wd_sixteen table = WD_BIASED(WD_FP4_DOUBLED);
     const uint32_t e = b[WD_MXFP4_E];
     wd_looked_up_float8(wd_look_up(table, wd_nibbles32<wd_aligned<A>(WD_MXFP4_Q)>(b + WD_MXFP4_Q, g)), 128.0f, y);
@@ -163,7 +163,7 @@ struct wd_gpu<WD_NVFP4> : wd_decoder<wd_gpu<WD_NVFP4>> {
     return byte == 0x7f ? 0.0f : exponent == 0 ? subnormal : normal;
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float factor, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float factor, float *y) {
     const wd_sixteen table = WD_BIASED(WD_FP4_DOUBLED);
     const uint2 q = wd_load8<wd_aligned<wd_aligned<A>(WD_NVFP4_Q)>(8)>(b + WD_NVFP4_Q + g / 2 * 8);
     const uint32_t shift = g % 2 * 4;
@@ -176,7 +176,7 @@ struct wd_gpu<WD_NVFP4> : wd_decoder<wd_gpu<WD_NVFP4>> {
 template <>
 struct wd_gpu<WD_Q1_0> : wd_decoder<wd_gpu<WD_Q1_0>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const uint32_t d = __float_as_uint(wd_half_float(wd_load2<A>(b + WD_Q1_0_D))), q = ~(uint32_t)b[WD_Q1_0_Q + g];
 #pragma unroll
     for (int j = 0; j < 8; j++) {
@@ -184,7 +184,7 @@ struct wd_gpu<WD_Q1_0> : wd_decoder<wd_gpu<WD_Q1_0>> {
     }
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float) {
     const uint32_t half = wd_load2<A>(b + WD_Q1_0_D), signs = b[WD_Q1_0_Q + g] ^ 255u;
     const float value = wd_half_float(half);
     const uint32_t d = OUT == WD_GPU_F16 ? wd_prmt(half, half, 0x1010) : wd_pack_bf16(value, value);
@@ -196,11 +196,11 @@ struct wd_gpu<WD_Q1_0> : wd_decoder<wd_gpu<WD_Q1_0>> {
 template <>
 struct wd_gpu<WD_Q2_0> : wd_decoder<wd_gpu<WD_Q2_0>> {
   template <int A>
-  WD_DEV uint32_t fields(const uint8_t *b, uint32_t g) {
+  WD_DEV uint32_t fields(wd_at b, uint32_t g) {
     return wd_load2<wd_aligned<wd_aligned<A>(WD_Q2_0_Q)>(2)>(b + WD_Q2_0_Q + 2 * g);
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const uint32_t q = fields<A>(b, g);
     uint32_t low = (q & 255) * 0x1001 & 0x000f000f, high = (q >> 8) * 0x1001 & 0x000f000f;
     low = low * 0x41 & 0x03030303;
@@ -209,7 +209,7 @@ struct wd_gpu<WD_Q2_0> : wd_decoder<wd_gpu<WD_Q2_0>> {
     wd_scale8(wd_half_float(wd_load2<A>(b + WD_Q2_0_D)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float) {
     const float d = wd_half_float(wd_load2<A>(b + WD_Q2_0_D));
     const wd_four v = wd_four_of<OUT>(-d, __fmul_rn(d, 0.0f), d, __fmul_rn(d, 2.0f));
     return wd_select_fields(v, fields<A>(b, g));
@@ -218,7 +218,7 @@ struct wd_gpu<WD_Q2_0> : wd_decoder<wd_gpu<WD_Q2_0>> {
 
 // Eight bytes of two bits for elements 8g to 8g + 7 of 256.
 template <int A>
-WD_DEV uint2 wd_two_bits8(const uint8_t *q, uint32_t g) {
+WD_DEV uint2 wd_two_bits8(wd_at q, uint32_t g) {
   const uint2 w = wd_load8<wd_aligned<A>(8)>(q + g / 16 * 32 + g % 4 * 8);
   const uint32_t shift = g % 16 / 4 * 2;
   return make_uint2(w.x >> shift & 0x03030303, w.y >> shift & 0x03030303);
@@ -227,12 +227,12 @@ WD_DEV uint2 wd_two_bits8(const uint8_t *q, uint32_t g) {
 template <>
 struct wd_gpu<WD_TQ2_0> : wd_decoder<wd_gpu<WD_TQ2_0>> {
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_bytes_float8(wd_two_bits8<wd_aligned<A>(WD_TQ2_0_Q)>(b + WD_TQ2_0_Q, g), 1.0f, y);
     wd_scale8(wd_half_float(wd_load2<wd_aligned<A>(WD_TQ2_0_D)>(b + WD_TQ2_0_D)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       return wd_bytes_times_half(wd_two_bits8<wd_aligned<A>(WD_TQ2_0_Q)>(b + WD_TQ2_0_Q, g), 1.0f,
                                  wd_load2<wd_aligned<A>(WD_TQ2_0_D)>(b + WD_TQ2_0_D));
@@ -255,7 +255,7 @@ struct wd_gpu<WD_TQ1_0> : wd_decoder<wd_gpu<WD_TQ1_0>> {
     return wd_prmt(two_trits(w, power), two_trits(w >> 8, power), 0x7351);
   }
   template <int A>
-  WD_DEV uint2 bytes(const uint8_t *b, uint32_t g) {
+  WD_DEV uint2 bytes(wd_at b, uint32_t g) {
     const uint32_t n = g < 20 ? g / 4 : g < 30 ? (g - 20) / 2 : 2 * (g - 30);
     const uint32_t p0 = n == 4 ? 81 : 0x1b090301u >> 8 * n & 255, p1 = g < 30 ? p0 : 3 * p0;
     const uint32_t at = g < 20 ? WD_TQ1_0_Q + g % 4 * 8 : g < 30 ? WD_TQ1_0_Q + 32 + g % 2 * 8 : WD_TQ1_0_H;
@@ -263,12 +263,12 @@ struct wd_gpu<WD_TQ1_0> : wd_decoder<wd_gpu<WD_TQ1_0>> {
     return make_uint2(four_trits(w.x, p0), four_trits(g < 30 ? w.y : w.x, p1));
   }
   template <int A>
-  WD_DEV void floats(const uint8_t *b, uint32_t g, float, float *y) {
+  WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     wd_bytes_float8(bytes<A>(b, g), 1.0f, y);
     wd_scale8(wd_half_float(wd_load2<wd_aligned<A>(WD_TQ1_0_D)>(b + WD_TQ1_0_D)), y);
   }
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     if constexpr (OUT == WD_GPU_F16) {
       return wd_bytes_times_half(bytes<A>(b, g), 1.0f, wd_load2<wd_aligned<A>(WD_TQ1_0_D)>(b + WD_TQ1_0_D));
     } else {

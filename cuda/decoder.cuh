@@ -2,8 +2,8 @@
 // What a decoder for the GPU is: the value of eight consecutive elements from a block in shared memory.
 //
 //   template <> struct wd_gpu<WD_Q4_0> : wd_decoder<wd_gpu<WD_Q4_0>> {
-//     template <int A> static void floats(const uint8_t *b, uint32_t g, float factor, float *y);
-//     template <int A, int OUT> static uint4 packed(const uint8_t *b, uint32_t g, float factor);
+//     template <int A> static void floats(wd_at b, uint32_t g, float factor, float *y);
+//     template <int A, int OUT> static uint4 packed(wd_at b, uint32_t g, float factor);
 //   };
 //
 // floats gives elements 8 * g to 8 * g + 7 of the block at b, whose first byte is aligned to A, as formats/decode8.h
@@ -60,7 +60,7 @@ WD_DEV uint4 wd_pack8(const float *y) {
 template <class Decoder>
 struct wd_decoder {
   template <int A, int OUT>
-  WD_DEV uint4 packed(const uint8_t *b, uint32_t g, float factor) {
+  WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     float y[8];
     Decoder::template floats<A>(b, g, factor, y);
     return wd_pack8<OUT>(y);

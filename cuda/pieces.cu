@@ -22,7 +22,7 @@ WD_DEV uint32_t wd_piece_of(const wd_pieces &pieces, uint32_t tile) {
 }
 
 // Starts bringing n bytes from anywhere; the result is where they will lie, as far from a 16-byte boundary as they did.
-WD_DEV const uint8_t *wd_bring(uint8_t *room, const uint8_t *src, uint32_t n, uint64_t *barrier) {
+WD_DEV wd_at wd_bring(uint8_t *room, const uint8_t *src, uint32_t n, uint64_t *barrier) {
   const uint32_t offset = (uint32_t)(uintptr_t)src & 15;
   uint8_t *tile = room + offset;
   uint32_t head = (16 - offset) & 15;
@@ -32,8 +32,8 @@ WD_DEV const uint8_t *wd_bring(uint8_t *room, const uint8_t *src, uint32_t n, ui
   if (threadIdx.x < 16 ? i < head : threadIdx.x < 32 && i < n) {
     tile[i] = src[i];
   }
-  wd_copy_start(tile + head, src + head, middle, barrier);
-  return tile;
+  wd_copy_start<WD_THREADS>(tile + head, src + head, middle, barrier);
+  return {room, offset};
 }
 
 // Writes those of eight values that begin <= e + j < end, for output element e + j - begin at out: the two are
@@ -64,7 +64,7 @@ WD_DEV void wd_put8(uint8_t *out, int output, int e, int begin, int end, const f
 
 // Threads in a tile of one type: all its groups of eight elements.
 template <int TYPE>
-WD_DEV void wd_piece_tile_of(uint8_t *out, const uint8_t *tile, int output, int begin, int end, float factor) {
+WD_DEV void wd_piece_tile_of(uint8_t *out, wd_at tile, int output, int begin, int end, float factor) {
   constexpr int ELEMENTS = wd_block_elements[TYPE], BYTES = wd_block_bytes[TYPE], GROUPS = ELEMENTS / 8;
 #pragma unroll 1
   for (int group = threadIdx.x; 8 * group < end; group += WD_THREADS) {
@@ -90,13 +90,13 @@ __global__ void __launch_bounds__(WD_THREADS) wd_pieces_kernel(const __grid_cons
   const float factor = piece.factor;
 
   switch (type) {
-#define WD_CASE(name, id, elements, bytes)                                                                      \
-  case WD_##name: {                                                                                             \
-    const uint32_t blocks = (uint32_t)(end + (elements)-1) / (elements);                                        \
-    const uint8_t *tile = wd_bring(room, piece.in + origin / (elements) * (bytes), blocks * (bytes), &barrier); \
-    wd_copy_wait(&barrier);                                                                                     \
-    wd_piece_tile_of<WD_##name>(out, tile, output, begin, end, factor);                                         \
-    break;                                                                                                      \
+#define WD_CASE(name, id, elements, bytes)                                                                   \
+  case WD_##name: {                                                                                          \
+    const uint32_t blocks = (uint32_t)(end + (elements)-1) / (elements);                                     \
+    const wd_at tile = wd_bring(room, piece.in + origin / (elements) * (bytes), blocks * (bytes), &barrier); \
+    wd_copy_wait(&barrier);                                                                                  \
+    wd_piece_tile_of<WD_##name>(out, tile, output, begin, end, factor);                                      \
+    break;                                                                                                   \
   }
     WD_TYPES(WD_CASE)
 #undef WD_CASE

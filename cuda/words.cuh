@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #define WD_DEV static __device__ __forceinline__
+#define WD_MEMBER __device__ __forceinline__
 
 // The alignment of a field at this offset of something aligned to A.
 template <int A>
@@ -23,53 +24,71 @@ WD_DEV uint32_t wd_prmt(uint32_t low, uint32_t high, uint32_t selector) {
   return __byte_perm(low, high, selector);
 }
 
+// A place in a tile: the tile begins at a 16-byte boundary of shared memory. Kept apart from the offset so that words
+// around an unaligned field are still known to lie in shared memory.
+struct wd_at {
+  const uint8_t *tile;
+  uint32_t offset;
+
+  WD_MEMBER wd_at operator+(uint32_t bytes) const {
+    return {tile, offset + bytes};
+  }
+  WD_MEMBER uint32_t operator[](uint32_t i) const {
+    return tile[offset + i];
+  }
+  template <class Word>
+  WD_MEMBER Word read() const {
+    return *(const Word *)(tile + offset);
+  }
+  // Word i after the one that the place lies in.
+  WD_MEMBER uint32_t word(int i) const {
+    return ((const uint32_t *)tile)[offset / 4 + i];
+  }
+  WD_MEMBER uint32_t bits_into_word() const {
+    return offset % 4 * 8;
+  }
+};
+
 template <int A>
-WD_DEV uint32_t wd_load2(const uint8_t *p) {
+WD_DEV uint32_t wd_load2(wd_at p) {
   if constexpr (A >= 2) {
-    return *(const uint16_t *)p;
+    return p.read<uint16_t>();
   } else {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+    return p[0] | p[1] << 8;
   }
 }
 
 template <int A>
-WD_DEV uint32_t wd_load4(const uint8_t *p) {
+WD_DEV uint32_t wd_load4(wd_at p) {
   if constexpr (A >= 4) {
-    return *(const uint32_t *)p;
+    return p.read<uint32_t>();
   } else if constexpr (A == 2) {
-    return wd_prmt(*(const uint16_t *)p, *(const uint16_t *)(p + 2), 0x5410);
+    return wd_prmt(p.read<uint16_t>(), (p + 2).read<uint16_t>(), 0x5410);
   } else {
-    const uint32_t *w = (const uint32_t *)((uintptr_t)p & ~(uintptr_t)3);
-    return __funnelshift_r(w[0], w[1], (uint32_t)(uintptr_t)p % 4 * 8);
+    return __funnelshift_r(p.word(0), p.word(1), p.bits_into_word());
   }
 }
 
 template <int A>
-WD_DEV uint2 wd_load8(const uint8_t *p) {
+WD_DEV uint2 wd_load8(wd_at p) {
   if constexpr (A >= 8) {
-    return *(const uint2 *)p;
+    return p.read<uint2>();
   } else if constexpr (A == 4) {
-    return make_uint2(*(const uint32_t *)p, *(const uint32_t *)(p + 4));
+    return make_uint2(p.read<uint32_t>(), (p + 4).read<uint32_t>());
   } else {
-    const uint32_t *w = (const uint32_t *)((uintptr_t)p & ~(uintptr_t)3);
-    const uint32_t shift = (uint32_t)(uintptr_t)p % 4 * 8, middle = w[1];
-    return make_uint2(__funnelshift_r(w[0], middle, shift), __funnelshift_r(middle, w[2], shift));
+    const uint32_t shift = p.bits_into_word(), middle = p.word(1);
+    return make_uint2(__funnelshift_r(p.word(0), middle, shift), __funnelshift_r(middle, p.word(2), shift));
   }
 }
 
 template <int A>
-WD_DEV uint4 wd_load16(const uint8_t *p) {
+WD_DEV uint4 wd_load16(wd_at p) {
   if constexpr (A >= 16) {
-    return *(const uint4 *)p;
+    return p.read<uint4>();
   } else {
     const uint2 a = wd_load8<A>(p), b = wd_load8<A>(p + 8);
     return make_uint4(a.x, a.y, b.x, b.y);
   }
-}
-
-template <int A>
-WD_DEV uint16_t wd_load_half(const uint8_t *p) {
-  return (uint16_t)wd_load2<A>(p);
 }
 
 // Halves and their arithmetic, by bits. Conversions to float are exact; subnormals are kept.
