@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import oracle
 from ggufwrite import TYPES, Gguf
-from harness import PATIENCE, WEIGHTD, WRAPPER, failure, one, pb, stream, wait_until
+from harness import FULL, PATIENCE, WEIGHTCTL, WEIGHTD, WRAPPER, failure, one, pb, stream, wait_until
 
 CODE = grpc.StatusCode
 
@@ -111,8 +111,9 @@ def test_one_of_ten_is_frozen(serve, models, big, mixed):
         c = s.idle()
         assert c.streams_stalled == 1 and not c.buffer_bytes_in_use
         frozen.send_signal(signal.SIGCONT)
-        assert frozen.stdout.readline() == "DEADLINE_EXCEEDED\n"
-        assert "stall" in frozen.stdout.readline()
+        told = frozen.stdout.readline(), frozen.stdout.readline()
+        # Where even the sockets were full, the server had to drop the connection to get its buffers back.
+        assert told[0] == "DEADLINE_EXCEEDED\n" and "stall" in told[1] or told[0] == "UNAVAILABLE\n", (told, s.log())
     finally:
         frozen.kill()
         frozen.wait()
@@ -221,6 +222,10 @@ def test_memory_does_not_grow_with_the_model(serve, models, big, output):
     for chunk in large.new_stub().StreamTensors(pb.StreamTensorsRequest(model=name, output_type=kind, ranges=ranges)):
         total += len(chunk.data)
     assert total == 100 * 10 << 20
+    if FULL and output == "F16":
+        subprocess.run([WEIGHTCTL, "--server", large.address, "fetch", name, "--out", "/dev/null"], check=True,
+                       capture_output=True)
+        assert large.counters().bytes_sent >= 100 << 30
     peaks = small.vm_hwm(), large.vm_hwm()
     print(f"peak RSS: 100 MB model {peaks[0] >> 20} MiB, 100 GB model {peaks[1] >> 20} MiB")
     assert peaks[1] <= peaks[0] + (32 << 20)

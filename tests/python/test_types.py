@@ -5,7 +5,7 @@ import pytest
 
 import oracle
 from ggufwrite import TYPES, Gguf, write_split
-from harness import FULL, describe, failure, grpc, one, pb, stream
+from harness import FULL, describe, failure, grpc, one, pb, pb_grpc, stream
 
 # Bytes that make the worst scales in whatever field they fall on: zeros, NaN, infinities, subnormals, the extremes.
 ADVERSARIAL = [0x00, 0xFF, 0x7F, 0x80, 0x01, 0x7C, 0xFC, 0x3C]
@@ -110,6 +110,19 @@ def test_chunk_sizes(server, stub, everything, chunk, output):
             assert d.data == data
         else:
             oracle.assert_same(d.data, oracle.convert(oracle.decode(kind, data), output), output, d.tensor.name)
+
+
+def test_chunks_as_large_as_they_get(server, stub, models):
+    """A client that asks for more than 4 MiB a chunk has raised its own limit."""
+    limit = server.info().limits.max_chunk_bytes
+    data = oracle.blocks("Q8_0", 3 * limit // 128)
+    Gguf().tensor("x", "Q8_0", (32 * 3, limit // 128), data).write(models / "large-chunks.gguf")
+    channel = server.channel([("grpc.max_receive_message_length", -1)])
+    d = one(pb_grpc.WeightServiceStub(channel), "large-chunks.gguf", "x", chunk_bytes=limit)
+    assert max(map(len, d.chunks)) == limit and len(d.data) == 3 * limit // 2
+    oracle.assert_same(d.data, oracle.convert(oracle.decode("Q8_0", data), "F16"), "F16")
+    # Up to 4 MiB nobody has to raise anything.
+    assert stream(stub, "large-chunks.gguf", chunk_bytes=4 << 20)
 
 
 @pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])

@@ -22,10 +22,10 @@ COMMANDS = ["health", "info", "list", "describe", "stats", "fetch", "verify"]
 DTYPES = {"F16": "F16", "BF16": "BF16", "F32": "F32"}
 
 
-def run(*arguments, address=None, status=0, env=None):
+def run(*arguments, address=None, status=0, env=None, patience=PATIENCE):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIGHTD_")}
     done = subprocess.run([WEIGHTCTL, *(["--server", address] if address else []), *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience,
                           env={**environment, "LC_ALL": "C.UTF-8", **(env or {})})
     assert done.returncode == status, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     return done
@@ -393,6 +393,26 @@ def test_resume_after_kill(serve, models, twenty, tmp_path, share, kind):
     assert again + had <= total + (1 << 20), "at most one chunk is sent twice"
     assert list(tmp_path.glob("x.*")) == [out]
     run("verify", out, model, address=s.address)
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_the_server_counts_at_most_one_chunk_twice(serve, models, tmp_path, part):
+    """The whole bill of a fetch that was killed and resumed, straight over loopback, as the server counts it."""
+    if not (models / "hundred.gguf").exists():
+        Gguf().tensor("x", "F16", (1 << 20, 60)).tensor("y", "Q8_0", (1 << 20, 40)).write(models / "hundred.gguf")
+    total = 200 << 20
+    s = serve(models)
+    out = tmp_path / "x.safetensors"
+    first = subprocess.Popen([WEIGHTCTL, "--server", s.address, "fetch", "hundred.gguf", "--out", out],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: first.poll() is not None or journalled(tmp_path / "x.safetensors.part.journal") > total * part,
+               "the fetch to come that far")
+    first.kill()
+    first.wait()
+    s.idle()
+    run("fetch", "hundred.gguf", "--out", out, "--resume", address=s.address)
+    assert s.counters().bytes_sent <= total + (1 << 20)
+    run("verify", out, "hundred.gguf", address=s.address)
 
 
 def test_killed_at_random_moments(serve, models, twenty, tmp_path, rng):
