@@ -23,6 +23,8 @@ FULL = os.environ.get("WEIGHTD_FULL", "") not in ("", "0")
 WRAPPER = shlex.split(os.environ.get("WEIGHTD_WRAPPER", ""))
 GOLDEN = pathlib.Path(os.environ["WEIGHTD_GOLDEN"]) if os.environ.get("WEIGHTD_GOLDEN") else None
 SAMPLE = ROOT / "tests/data/sample.gguf"
+# A proxy that the machine may have is not for loopback.
+os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"
 # Waits are safety nets against a hang, nothing is measured: generous, for slow machines and valgrind.
 PATIENCE = 120 * (10 if WRAPPER else 1)
 
