@@ -11,7 +11,7 @@ import pytest
 
 import oracle
 from ggufwrite import TYPES, Array, Gguf, Raw, write_split
-from harness import FULL, PATIENCE, WEIGHTD, WRAPPER, describe, failure, grpc, pb, stream
+from harness import FULL, PATIENCE, WEIGHTD, WRAPPER, Server, describe, failure, grpc, pb, stream
 
 CODE = grpc.StatusCode
 REFUSED = CODE.FAILED_PRECONDITION
@@ -318,8 +318,6 @@ def test_strange_paths(stub, model):
 
 def test_unreadable_files(tmp_path_factory):
     """Served by somebody who may not read them: root may read anything, so the server runs as nobody where it can."""
-    from harness import Server
-
     base = pathlib.Path(tempfile.mkdtemp(prefix="weightd-nobody-"))
     try:
         base.chmod(0o755)

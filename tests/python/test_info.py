@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import ggufwrite
-from harness import PATIENCE, SAMPLE, failure, one, pb, pb_grpc, wait_until
+from harness import PATIENCE, SAMPLE, failure, one, pb
 from wdgrpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc
 
 SERVICES = {"weightd.v1.WeightService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",

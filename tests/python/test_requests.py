@@ -5,7 +5,7 @@ import pytest
 
 import oracle
 from ggufwrite import TYPES, Gguf, write_split
-from harness import FULL, PATIENCE, describe, failure, grpc, one, pb, stream
+from harness import FULL, PATIENCE, failure, grpc, one, pb, stream
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
