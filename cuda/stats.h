@@ -14,16 +14,22 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 #include "service/engine/stats.h"
+#ifdef __cplusplus
+}
+#endif
 
 // The histogram: a bin for each sign and exponent field (sign * 256 + field; field 0 is zeros and subnormals, 255
 // infinities), and the few values that sign and exponent alone do not tell apart.
 enum {
-  WD_GPU_STATS_NAN = 512,       // in no other bin
-  WD_GPU_STATS_OVERFLOW,        // of exponent field 142, those that overflow as FP16
-  WD_GPU_STATS_NORMAL,          // of exponent field 112, those that are normal as FP16
-  WD_GPU_STATS_UNDERFLOW,       // of exponent field 102, those that are zero as FP16
-  WD_GPU_STATS_SUBNORMAL,       // of exponent field 0, those that are not zero: positive, then negative
+  WD_GPU_STATS_NAN = 512,  // in no other bin
+  WD_GPU_STATS_OVERFLOW,   // of exponent field 142, those that overflow as FP16
+  WD_GPU_STATS_NORMAL,     // of exponent field 112, those that are normal as FP16
+  WD_GPU_STATS_UNDERFLOW,  // of exponent field 102, those that are zero as FP16
+  WD_GPU_STATS_SUBNORMAL,  // of exponent field 0, those that are not zero: positive, then negative
   WD_GPU_STATS_BINS = WD_GPU_STATS_SUBNORMAL + 2,
 };
 

@@ -254,6 +254,19 @@ WD_FN void wd_stats_value(wd_stats_thread<FIXED> &t, float value) {
   wd_stats_add(t, bits >> 31 ? -(int64_t)m : (int64_t)m, (uint64_t)m * m, power);
 }
 
+// N values one by one, which are used up: moving them keeps them in registers, and the code short.
+template <int N, bool FIXED>
+WD_FN void wd_stats_each(wd_stats_thread<FIXED> &t, float *values) {
+#pragma unroll 1
+  for (int i = 0; i < N; i++) {
+    wd_stats_value(t, values[0]);
+#pragma unroll
+    for (int j = 0; j + 1 < N; j++) {
+      values[j] = values[j + 1];
+    }
+  }
+}
+
 // N values.
 template <int N, bool FIXED>
 WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
@@ -270,10 +283,12 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
   }
   // NaN, infinity, new extremes, and what the bins do not tell: one by one.
   if (top > 0x7f800000 || !(largest <= t.ceiling && smallest >= t.floor) || normal < 0x2000 || least < 0x33000000) {
+    float left[N];
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      wd_stats_value(t, values[i]);
+      left[i] = values[i];
     }
+    wd_stats_each<N>(t, left);
     wd_stats_look(t);
     return;
   }
