@@ -26,6 +26,17 @@ static __device__ const uint16_t wd_packed_iq1s[2048] = {WD_IQ1S_GRID(WD_PACKED)
 static __device__ const uint32_t wd_bytes_iq3xxs[256] = {WD_IQ3XXS_GRID(WD_IQ3XXS_ENTRY)};
 static __device__ const uint32_t wd_bytes_iq3s[512] = {WD_IQ3S_GRID(WD_IQ3S_ENTRY)};
 
+// Asks for the lines of a table before they are needed: they come while the tile comes. At the start of a launch that
+// is one trip to memory less for every multiprocessor.
+template <class Entry, int COUNT>
+WD_DEV void wd_touch(const Entry (&table)[COUNT]) {
+  const uint32_t at = threadIdx.x * 128;
+  if (at < sizeof table) {
+    uint32_t line;
+    asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(line) : "l"((const uint8_t *)table + at));
+  }
+}
+
 // Seven sign bits with the parity that makes their number even, and more of the count above, which nobody looks at.
 WD_DEV uint32_t wd_signs_of(uint32_t seven) {
   return seven + (__popc(seven) << 7);
@@ -65,7 +76,7 @@ struct wd_group {
 
 // IQ2: values scale * 8, 25 and 43, and signs.
 template <class Decoder>
-struct wd_gpu_iq2 {
+struct wd_gpu_iq2 : wd_decoder<Decoder> {
   template <int A>
   WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const wd_group p = Decoder::template group<A>(b, g);
@@ -84,6 +95,9 @@ struct wd_gpu_iq2 {
 
 template <>
 struct wd_gpu<WD_IQ2_XXS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XXS>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_packed_iq2xxs);
+  }
   template <int A>
   WD_DEV wd_group group(wd_at b, uint32_t g) {
     const wd_at q = b + WD_IQ2_XXS_Q + g / 4 * 8;
@@ -95,6 +109,9 @@ struct wd_gpu<WD_IQ2_XXS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XXS>> {
 
 template <>
 struct wd_gpu<WD_IQ2_XS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XS>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_packed_iq2xs);
+  }
   template <int A>
   WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint32_t word = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ2_XS_Q)>(2)>(b + WD_IQ2_XS_Q + 2 * g);
@@ -106,6 +123,9 @@ struct wd_gpu<WD_IQ2_XS> : wd_gpu_iq2<wd_gpu<WD_IQ2_XS>> {
 
 template <>
 struct wd_gpu<WD_IQ2_S> : wd_gpu_iq2<wd_gpu<WD_IQ2_S>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_packed_iq2s);
+  }
   template <int A>
   WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint32_t index = b[WD_IQ2_S_Q + g] | (b[WD_IQ2_S_H + g / 4] >> g % 4 * 2 & 3) << 8;
@@ -117,7 +137,7 @@ struct wd_gpu<WD_IQ2_S> : wd_gpu_iq2<wd_gpu<WD_IQ2_S>> {
 
 // IQ1: values scale * (-1, 0 or 1, plus the shift); signs is 0 or not, for a shift up or down.
 template <class Decoder>
-struct wd_gpu_iq1 {
+struct wd_gpu_iq1 : wd_decoder<Decoder> {
   template <int A>
   WD_DEV void floats(wd_at b, uint32_t g, float, float *y) {
     const wd_group p = Decoder::template group<A>(b, g);
@@ -136,6 +156,9 @@ struct wd_gpu_iq1 {
 
 template <>
 struct wd_gpu<WD_IQ1_S> : wd_gpu_iq1<wd_gpu<WD_IQ1_S>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_packed_iq1s);
+  }
   template <int A>
   WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint32_t h = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ1_S_H)>(2)>(b + WD_IQ1_S_H + g / 4 * 2);
@@ -147,6 +170,9 @@ struct wd_gpu<WD_IQ1_S> : wd_gpu_iq1<wd_gpu<WD_IQ1_S>> {
 
 template <>
 struct wd_gpu<WD_IQ1_M> : wd_gpu_iq1<wd_gpu<WD_IQ1_M>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_packed_iq1s);
+  }
   template <int A>
   WD_DEV wd_group group(wd_at b, uint32_t g) {
     const uint2 sc = wd_load8<wd_aligned<A>(WD_IQ1_M_SC)>(b + WD_IQ1_M_SC);
@@ -160,6 +186,9 @@ struct wd_gpu<WD_IQ1_M> : wd_gpu_iq1<wd_gpu<WD_IQ1_M>> {
 
 template <>
 struct wd_gpu<WD_IQ3_XXS> : wd_decoder<wd_gpu<WD_IQ3_XXS>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_bytes_iq3xxs);
+  }
   template <int A>
   WD_DEV uint32_t values(wd_at b, uint32_t g, float *y) {
     const uint32_t word = wd_load4<wd_aligned<wd_aligned<A>(WD_IQ3_XXS_WORDS)>(4)>(b + WD_IQ3_XXS_WORDS + g / 4 * 4);
@@ -182,6 +211,9 @@ struct wd_gpu<WD_IQ3_XXS> : wd_decoder<wd_gpu<WD_IQ3_XXS>> {
 
 template <>
 struct wd_gpu<WD_IQ3_S> : wd_decoder<wd_gpu<WD_IQ3_S>> {
+  WD_DEV void prepare() {
+    wd_touch(wd_bytes_iq3s);
+  }
   template <int A>
   WD_DEV uint32_t values(wd_at b, uint32_t g, float *y) {
     const uint32_t q = wd_load2<wd_aligned<wd_aligned<A>(WD_IQ3_S_Q)>(2)>(b + WD_IQ3_S_Q + 2 * g);

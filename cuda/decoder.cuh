@@ -59,6 +59,8 @@ WD_DEV uint4 wd_pack8(const float *y) {
 
 template <class Decoder>
 struct wd_decoder {
+  // What a thread does while the tile is on its way.
+  WD_DEV void prepare() {}
   template <int A, int OUT>
   WD_DEV uint4 packed(wd_at b, uint32_t g, float factor) {
     float y[8];

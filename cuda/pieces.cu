@@ -32,7 +32,7 @@ WD_DEV wd_at wd_bring(uint8_t *room, const uint8_t *src, uint32_t n, uint64_t *b
   if (threadIdx.x < 16 ? i < head : threadIdx.x < 32 && i < n) {
     tile[i] = src[i];
   }
-  wd_copy_start<WD_THREADS>(tile + head, src + head, middle, barrier);
+  wd_copy_start(tile + head, src + head, middle, barrier);
   return {room, offset};
 }
 

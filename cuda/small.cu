@@ -3,6 +3,8 @@
 #include "cuda/decode_small.cuh"
 #include "cuda/tile_kernel.cuh"
 
+WD_LONG_TILE(MXFP4)
+
 WD_TILE_LAUNCHERS(Q4_0)
 WD_TILE_LAUNCHERS(Q4_1)
 WD_TILE_LAUNCHERS(Q5_0)

@@ -3,6 +3,8 @@
 #include "cuda/decode_small.cuh"
 #include "cuda/tile_kernel.cuh"
 
+WD_LONG_TILE(NVFP4)
+
 WD_TILE_LAUNCHERS(NVFP4)
 WD_TILE_LAUNCHERS(Q1_0)
 WD_TILE_LAUNCHERS(Q2_0)

@@ -26,7 +26,6 @@ WD_DEV uint32_t wd_shared_address(const void *p) {
 //
 // The bytes are marked as the last to leave the L2 cache. Nobody reads them again, but with that mark the output goes
 // to memory earlier, and reads and writes together are up to 2 % faster (bench/gpu/RESULTS.md).
-template <int THREADS>
 WD_DEV void wd_copy_start(uint8_t *tile, const uint8_t *src, uint32_t n, uint64_t *barrier) {
 #if __CUDA_ARCH__ >= 900
   if (threadIdx.x == 0) {
@@ -46,7 +45,7 @@ WD_DEV void wd_copy_start(uint8_t *tile, const uint8_t *src, uint32_t n, uint64_
   }
 #else
   (void)barrier;
-  for (uint32_t i = threadIdx.x * 16; i < n; i += THREADS * 16) {
+  for (uint32_t i = threadIdx.x * 16; i < n; i += WD_THREADS * 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(wd_shared_address(tile + i)), "l"(src + i)
                  : "memory");
   }
@@ -71,8 +70,10 @@ WD_DEV void wd_copy_wait(uint64_t *barrier) {
 #endif
 }
 
-// Eight elements to 16-byte aligned memory (32 bytes as F32) where left > 0, past the caches: nobody here reads them
-// again. All lanes of a warp call it, with neighbouring places.
+#define WD_ALL 2
+
+// Eight elements to 16-byte aligned memory (32 bytes as F32) where left > 0 (WD_ALL: in all lanes), past the caches:
+// nobody here reads them again. All lanes of a warp call it, with neighbouring places.
 template <int OUT, class Decoder, int A>
 WD_DEV void wd_store8(uint8_t *out, int left, wd_at b, uint32_t g, float factor) {
   if constexpr (OUT == WD_GPU_F32) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Timing on the GPU, and the two references that a kernel's speed is held against: a device-to-device copy, and the
-// wall, a kernel that does nothing but read and write the same numbers of bytes.
+// Timing on the GPU, and the two references that a kernel's speed is held against: a device-to-device copy of the same
+// number of bytes, and the wall, kernels that do nothing but read and write what the kernel reads and writes.
 #ifndef WD_BENCH_GPU_MEASURE_CUH
 #define WD_BENCH_GPU_MEASURE_CUH
 
@@ -31,69 +31,132 @@ static __global__ void fill_random(uint64_t *words, uint64_t n, uint64_t seed) {
   }
 }
 
-// A thread block reads in16 and writes out16 units of 16 bytes; what is written depends on what was read.
+// ---- The wall ------------------------------------------------------------------------------------------------------
+//
+// A thread block reads in16 and writes out16 units of 16 bytes, as many as a tile of some number of elements has; what
+// is written depends on what was read. Two ways of reading: 16 bytes a thread into registers, or one bulk copy into
+// shared memory as the kernels do it (from Hopper on), which is the faster one.
+
 template <int THREADS, int IN>
 static __global__ void __launch_bounds__(THREADS)
-    stream(uint4 *out, const uint4 *in, uint32_t in16, uint32_t out16, uint64_t in_total, uint64_t out_total) {
-  const uint64_t in_at = (uint64_t)blockIdx.x * in16, out_at = (uint64_t)blockIdx.x * out16;
-  const uint32_t n = in_at + in16 <= in_total ? in16 : (uint32_t)(in_total - in_at);
-  const uint32_t m = out_at + out16 <= out_total ? out16 : (uint32_t)(out_total - out_at);
+    wall_registers(uint4 *out, const uint4 *in, uint32_t in16, uint32_t out16) {
+  in += (uint64_t)blockIdx.x * in16;
+  out += (uint64_t)blockIdx.x * out16;
   uint4 v[IN];
 #pragma unroll
   for (int k = 0; k < IN; k++) {
     const uint32_t i = k * THREADS + threadIdx.x;
-    v[k] = i < n ? __ldcs(in + in_at + i) : make_uint4(i, i, i, i);
+    v[k] = i < in16 ? __ldcs(in + i) : make_uint4(i, i, i, i);
   }
   uint4 sum = v[0];
 #pragma unroll
   for (int k = 1; k < IN; k++) {
     sum = make_uint4(sum.x ^ v[k].x, sum.y ^ v[k].y, sum.z ^ v[k].z, sum.w ^ v[k].w);
   }
-  for (uint32_t i = threadIdx.x; i < m; i += THREADS) {
-    __stcs(out + out_at + i, sum);
+  for (uint32_t i = threadIdx.x; i < out16; i += THREADS) {
+    __stcs(out + i, sum);
   }
 }
 
 template <int THREADS>
-static void stream_tile(void *out, const void *in, uint32_t in16, uint32_t out16, uint64_t in_total, uint64_t out_total,
-                        cudaStream_t s) {
-  const uint64_t tiles = (out_total + out16 - 1) / out16;
-  const dim3 grid((unsigned)tiles);
-  const uint4 *i = (const uint4 *)in;
-  uint4 *o = (uint4 *)out;
+static __global__ void __launch_bounds__(THREADS)
+    wall_bulk(uint4 *out, const uint4 *in, uint32_t in16, uint32_t out16) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(128) uint4 tile[];
+  __shared__ uint64_t barrier;
+  in += (uint64_t)blockIdx.x * in16;
+  out += (uint64_t)blockIdx.x * out16;
+  const uint32_t bar = (uint32_t)__cvta_generic_to_shared(&barrier);
+  if (threadIdx.x == 0) {
+    uint64_t keep;
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bar) : "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(in16 * 16) : "memory");
+    asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(keep));
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
+        "%4;" ::"r"((uint32_t)__cvta_generic_to_shared(tile)),
+        "l"(in), "r"(in16 * 16), "r"(bar), "l"(keep)
+        : "memory");
+  }
+  __syncthreads();
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], 0;\n@!done bra again;\n}" ::
+          "r"(bar)
+      : "memory");
+  const uint4 v = tile[threadIdx.x % in16];
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < out16; i += THREADS) {
+    __stcs(out + i, v);
+  }
+#else
+  (void)out, (void)in, (void)in16, (void)out16;
+#endif
+}
+
+template <int THREADS>
+static bool launch_registers(void *out, const void *in, uint32_t in16, uint32_t out16, unsigned tiles, cudaStream_t s) {
   switch ((in16 + THREADS - 1) / THREADS) {
-#define CASE(k)                                                                          \
-  case k:                                                                                \
-    stream<THREADS, k><<<grid, THREADS, 0, s>>>(o, i, in16, out16, in_total, out_total); \
-    break;
+#define CASE(k)                                                                                         \
+  case k:                                                                                               \
+    wall_registers<THREADS, k><<<tiles, THREADS, 0, s>>>((uint4 *)out, (const uint4 *)in, in16, out16); \
+    return true;
     CASE(1)
-    CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(8) CASE(9) CASE(16) default
-        : fprintf(stderr, "no wall for %u units\n", in16);
-    exit(1);
+    CASE(2)
+    CASE(3) CASE(4) CASE(5) CASE(6) CASE(8) CASE(9) CASE(16)
+#undef CASE
+        default : return false;
   }
 }
 
-// The shapes of the wall that are tried; its speed is the best of them.
-#define WALLS 3
-// Tiles of 4096 elements, or of 2048 and 8192; in_bytes and out_bytes of 4096 elements.
-static void wall(int shape, void *out, const void *in, uint64_t in_bytes, uint64_t out_bytes, uint64_t elements,
+template <int THREADS>
+static bool launch_bulk(void *out, const void *in, uint32_t in16, uint32_t out16, unsigned tiles, cudaStream_t s) {
+  if (in16 > 2900) {
+    return false;
+  }
+  wall_bulk<THREADS><<<tiles, THREADS, in16 * 16, s>>>((uint4 *)out, (const uint4 *)in, in16, out16);
+  return true;
+}
+
+// The shapes of the wall that are tried; its speed is that of the fastest.
+static const struct {
+  bool bulk;
+  int threads;
+  int elements;
+} walls[] = {{false, 128, 4096}, {false, 256, 4096}, {false, 256, 8192}, {true, 128, 2048},
+             {true, 128, 4096},  {true, 256, 4096},  {true, 256, 8192},  {true, 512, 8192}};
+#define WALLS (sizeof walls / sizeof *walls)
+
+// A wall of this shape for tensors that have in_bytes and out_bytes for 4096 elements; false where there is none.
+static bool wall(size_t shape, void *out, const void *in, uint64_t in_bytes, uint64_t out_bytes, uint64_t elements,
                  cudaStream_t s) {
-  const uint64_t tiles = elements / 4096;
-  const uint64_t in_total = tiles * in_bytes / 16, out_total = tiles * out_bytes / 16;
-  if (shape == 0) {
-    stream_tile<128>(out, in, (uint32_t)(in_bytes / 16), (uint32_t)(out_bytes / 16), in_total, out_total, s);
-  } else if (shape == 1) {
-    stream_tile<256>(out, in, (uint32_t)(in_bytes / 16), (uint32_t)(out_bytes / 16), in_total, out_total, s);
-  } else {
-    stream_tile<256>(out, in, (uint32_t)(in_bytes / 8), (uint32_t)(out_bytes / 8), in_total, out_total, s);
+  const uint32_t in16 = (uint32_t)(in_bytes * walls[shape].elements / 4096 / 16);
+  const uint32_t out16 = (uint32_t)(out_bytes * walls[shape].elements / 4096 / 16);
+  const unsigned tiles = (unsigned)(elements / walls[shape].elements);
+  switch (walls[shape].threads) {
+    case 128:
+      return walls[shape].bulk ? launch_bulk<128>(out, in, in16, out16, tiles, s)
+                               : launch_registers<128>(out, in, in16, out16, tiles, s);
+    case 256:
+      return walls[shape].bulk ? launch_bulk<256>(out, in, in16, out16, tiles, s)
+                               : launch_registers<256>(out, in, in16, out16, tiles, s);
+    default:
+      return launch_bulk<512>(out, in, in16, out16, tiles, s);
   }
 }
 
-// Seconds of each of `n` runs on the stream, one after another, each between two events. run(i) launches run i.
+// ---- Time ----------------------------------------------------------------------------------------------------------
+
+static double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+// The median of `n` runs on the stream in seconds, one after another, each between two events. run(i) launches run i.
 template <class Run>
-static std::vector<double> time_each(int n, cudaStream_t s, Run run) {
-  std::vector<cudaEvent_t> events(2 * n);
-  std::vector<double> seconds(n);
+static double time_runs(int n, cudaStream_t s, Run run) {
+  std::vector<cudaEvent_t> events(2 * (size_t)n);
+  std::vector<double> seconds((size_t)n);
   for (auto &e : events) {
     CHECK(cudaEventCreate(&e));
   }
@@ -116,12 +179,7 @@ static std::vector<double> time_each(int n, cudaStream_t s, Run run) {
   for (auto &e : events) {
     CHECK(cudaEventDestroy(e));
   }
-  return seconds;
-}
-
-static double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
+  return median(seconds);
 }
 
 #endif
