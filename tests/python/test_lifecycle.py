@@ -49,7 +49,7 @@ def held_up(server, model, **fields):
 
     def still():
         last.append(server.counters().chunks_decoded)
-        return len(last) > 20 and len(set(last[-20:])) == 1
+        return len(last) > 40 and len(set(last[-40:])) == 1
     wait_until(still, "flow control to hold the stream up")
     assert server.counters().streams_active == 1
     return call
