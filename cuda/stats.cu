@@ -110,7 +110,21 @@ __device__ __forceinline__ float scalar_value(const uint32_t *word, int i) {
 template <int TYPE, class T>
 __device__ __forceinline__ void scalar_tile(T &t, const uint8_t *data, int64_t n) {
   constexpr int BYTES = wd_stats_decode<TYPE>::BYTES, WORDS = BYTES > 4 ? 2 : 1, EACH = BYTES < 4 ? 4 / BYTES : 1;
-  if (n == shape<TYPE>::BLOCKS) {
+  if (TYPE == WD_I8 && n == shape<TYPE>::BLOCKS) {
+    // As a linear type of scale 1.
+    uint32_t k[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      wd_read<1>(data + 4 * (threadIdx.x + THREADS * i), &k[i]);
+      k[i] ^= WD_BIAS;
+    }
+    if (wd_need(t, -128, 127) != WD_STATS_PLAIN) {
+      wd_linear_extremes<8>(t, 1, k);
+    }
+    int32_t sum = 0, square = 0;
+    wd_linear<8>(t, 1, k, &sum, &square);
+    wd_stats_add(t, sum, (uint64_t)square, 0);
+  } else if (n == shape<TYPE>::BLOCKS) {
     constexpr int AT_ONCE = BYTES > 4 ? 4 : 8;
 #pragma unroll
     for (int i = 0; i < 8 / WORDS; i += AT_ONCE / EACH) {
@@ -132,6 +146,15 @@ __device__ __forceinline__ void scalar_tile(T &t, const uint8_t *data, int64_t n
       wd_stats_decode<TYPE>::run(data + i * BYTES, 0, y);
       wd_stats_value(t, y[0]);
     }
+  }
+}
+
+__device__ __forceinline__ void exchange(uint32_t *here, uint32_t *there, uint32_t seen) {
+  uint32_t mine = *(volatile uint32_t *)here;
+  if (mine > seen) {
+    atomicMax(there, mine);
+  } else if (seen > mine) {
+    atomicMax(here, seen);
   }
 }
 
@@ -160,6 +183,12 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
     __syncthreads();
     const uint8_t *data = stages + stage * stage_bytes<TYPE> + (uint32_t)(uintptr_t)a.in % 16;
     const int64_t first = tile * BLOCKS, left = a.blocks - first;
+    // Extremes that other CTAs found spare this one a look, and the other way round. Asked for here, used below.
+    uint32_t seen[2] = {0, 0};
+    if (threadIdx.x == 0) {
+      seen[0] = *(volatile uint32_t *)&a.total->largest;
+      seen[1] = *(volatile uint32_t *)&a.total->smallest;
+    }
     wd_stats_look(t);
     if constexpr (is_scalar<TYPE>) {
       scalar_tile<TYPE>(t, data, left < BLOCKS ? left : BLOCKS);
@@ -183,6 +212,10 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
           }
         }
       }
+    }
+    if (threadIdx.x == 0) {
+      exchange(&cta->largest, &a.total->largest, seen[0]);
+      exchange(&cta->smallest, &a.total->smallest, seen[1]);
     }
     __syncthreads();
     stage ^= 1;

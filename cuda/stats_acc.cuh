@@ -19,6 +19,10 @@
 
 #define WD_STATS_TABLE 2048
 
+// The largest half: up to it no value overflows as FP16.
+#define WD_STATS_FAR 65504.0f
+#define WD_STATS_FAR_BITS 0x477fe000
+
 // What the threads of a CTA share.
 struct wd_stats_cta {
   uint32_t counts[WD_GPU_STATS_BINS][32];
@@ -86,8 +90,8 @@ struct wd_stats_thread {
   uint32_t sum_high;  // two's complement with sum_low
   uint64_t square_low, square_middle;
   uint32_t square_high;
-  // Where this CTA's extremes stand, as of some time ago: values within need no closer look. Drawn in to where no
-  // value overflows as FP16.
+  // Where this CTA's extremes stand, as of some time ago: values within are no new ones. Drawn in to where
+  // no value overflows as FP16.
   float floor, ceiling;
 };
 
@@ -105,10 +109,9 @@ WD_FN void wd_stats_start(wd_stats_thread<FIXED> &t, struct wd_stats_cta *cta, s
 // Looks up the extremes so far. NaN, within which nothing is, while there are none.
 template <bool FIXED>
 WD_FN void wd_stats_look(wd_stats_thread<FIXED> &t) {
-  const float far = 65504;
   float ceiling = wd_stats_key_value(t.cta->largest), floor = wd_stats_key_value(~t.cta->smallest);
-  t.ceiling = ceiling > far ? far : ceiling;
-  t.floor = floor < -far ? -far : floor;
+  t.ceiling = ceiling > WD_STATS_FAR ? WD_STATS_FAR : ceiling;
+  t.floor = floor < -WD_STATS_FAR ? -WD_STATS_FAR : floor;
 }
 
 // n more values of these bits, which are no NaN.
@@ -212,6 +215,26 @@ WD_FN void wd_stats_add(wd_stats_thread<FIXED> &t, int64_t sum, uint64_t square,
   }
 }
 
+// A value that may be a new extreme. Neighbours who ask at the same time agree first, so that one adds for all.
+template <bool FIXED>
+WD_FN void wd_stats_extreme(wd_stats_thread<FIXED> &t, float value) {
+  uint32_t key = wd_stats_key(wd_float_bits(value)), low = ~key;
+#if defined(__CUDA_ARCH__)
+  uint32_t active = __activemask();
+  key = __reduce_max_sync(active, key);
+  low = __reduce_max_sync(active, low);
+  if ((uint32_t)__ffs((int)active) != threadIdx.x % 32 + 1) {
+    return;
+  }
+#endif
+  if (key > t.cta->largest) {
+    wd_atomic_max(&t.cta->largest, key);
+  }
+  if (low > t.cta->smallest) {
+    wd_atomic_max(&t.cta->smallest, low);
+  }
+}
+
 // Everything about one value, whatever it is.
 template <bool FIXED>
 WD_FN void wd_stats_value(wd_stats_thread<FIXED> &t, float value) {
@@ -281,8 +304,8 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
     largest = largest < values[i] ? values[i] : largest;
     smallest = smallest > values[i] ? values[i] : smallest;
   }
-  // NaN, infinity, new extremes, and what the bins do not tell: one by one.
-  if (top > 0x7f800000 || !(largest <= t.ceiling && smallest >= t.floor) || normal < 0x2000 || least < 0x33000000) {
+  // NaN, what overflows as FP16, and what the bins do not tell: one by one.
+  if (top > WD_STATS_FAR_BITS || normal < 0x2000 || least < 0x33000000) {
     float left[N];
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -291,6 +314,11 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
     wd_stats_each<N>(t, left);
     wd_stats_look(t);
     return;
+  }
+  if (!(largest <= t.ceiling && smallest >= t.floor)) {
+    wd_stats_extreme(t, largest);
+    wd_stats_extreme(t, smallest);
+    wd_stats_look(t);
   }
 #pragma unroll
   for (int i = 0; i < N; i++) {

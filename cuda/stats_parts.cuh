@@ -109,6 +109,19 @@ WD_FN float wd_multiply_subtract(float a, float q, float b) {
 #endif
 }
 
+// The smaller, or larger, of each of two numbers of 16 bits.
+WD_FN uint32_t wd_minimum2(uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+  return __vminu2(a, b);
+#else
+  uint32_t high = a >> 16 < b >> 16 ? a >> 16 : b >> 16, low = (a & 0xffff) < (b & 0xffff) ? a & 0xffff : b & 0xffff;
+  return high << 16 | low;
+#endif
+}
+WD_FN uint32_t wd_maximum2(uint32_t a, uint32_t b) {
+  return ~wd_minimum2(~a, ~b);
+}
+
 #define WD_ONES 0x01010101u
 #define WD_BIAS 0x80808080u
 
@@ -140,11 +153,25 @@ WD_FN struct wd_scale wd_half_scale(uint32_t half) {
   return scale;
 }
 
-// Whether values from a to b, or b to a, are finite, no new extremes and within what FP16 holds.
+// What values between a and b need: nothing, a look whether they are new extremes, or to be left alone, because they
+// are not finite or may overflow as FP16.
+enum wd_stats_need { WD_STATS_PLAIN, WD_STATS_EXTREMES, WD_STATS_ALONE };
 template <class T>
-WD_FN bool wd_within(T &t, float a, float b) {
+WD_FN enum wd_stats_need wd_need(T &t, float a, float b) {
   float high = a > b ? a : b, low = a > b ? b : a;
-  return high <= t.ceiling && low >= t.floor;
+  if (high <= t.ceiling && low >= t.floor) {
+    return WD_STATS_PLAIN;
+  }
+  return high <= WD_STATS_FAR && low >= -WD_STATS_FAR ? WD_STATS_EXTREMES : WD_STATS_ALONE;
+}
+
+// Counts a value of which there are n; it may be a new extreme.
+template <class T>
+WD_FN void wd_count_value(T &t, bool extreme, float value, uint32_t n) {
+  wd_stats_count(t, wd_float_bits(value), n);
+  if (extreme && n) {
+    wd_stats_extreme(t, value);
+  }
 }
 
 // Whether sign and exponent do not tell what FP16 makes of it: just below 2^-14; 2^-25 and less, but not zero.
@@ -177,13 +204,41 @@ WD_FN void wd_linear(T &t, float d, const uint32_t *words, int32_t *sum, int32_t
   }
 }
 
+// The least and the greatest of the 4 * N bytes k + 128 of `words`, as k.
+template <int N>
+WD_FN void wd_byte_range(const uint32_t *words, float *least, float *most) {
+  // Bytes in pairs of 16 bits, smaller and larger than any to begin with.
+  uint32_t low = 0x01000100, high = 0;
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    low = wd_minimum2(wd_minimum2(low, words[i] & 0x00ff00ff), words[i] >> 8 & 0x00ff00ff);
+    high = wd_maximum2(wd_maximum2(high, words[i] & 0x00ff00ff), words[i] >> 8 & 0x00ff00ff);
+  }
+  low = wd_minimum2(low, low >> 16);
+  high = wd_maximum2(high, high >> 16);
+  *least = (float)((int)(low & 0xffff) - 128);
+  *most = (float)((int)(high & 0xffff) - 128);
+}
+
+template <int N, class T>
+WD_FN void wd_linear_extremes(T &t, float d, const uint32_t *words) {
+  float least, most;
+  wd_byte_range<N>(words, &least, &most);
+  wd_stats_extreme(t, wd_mul(d, least));
+  wd_stats_extreme(t, wd_mul(d, most));
+}
+
 // A block of 32 elements with a half as its scale: bytes k + 128 of the range given.
 template <class T>
 WD_FN uint32_t wd_linear_block(T &t, const uint8_t *scale, const uint32_t *words, float least, float most) {
   uint32_t half = wd_u16(scale);
   float d = wd_stats_half(half);
-  if (!wd_within(t, wd_mul(d, least), wd_mul(d, most))) {
+  enum wd_stats_need need = wd_need(t, wd_mul(d, least), wd_mul(d, most));
+  if (need == WD_STATS_ALONE) {
     return 15;
+  }
+  if (need == WD_STATS_EXTREMES) {
+    wd_linear_extremes<8>(t, d, words);
   }
   int32_t sum = 0, square = 0;
   wd_linear<8>(t, d, words, &sum, &square);
@@ -298,10 +353,14 @@ struct wd_stats_part<WD_IQ4_XS> : wd_fixed_type {
       uint32_t s = 2 * part + i;
       int sc = (wd_bits(b[WD_IQ4_XS_SCL + part], i, 4) | wd_bits(wd_u16(b + WD_IQ4_XS_SCH), s, 2) << 4) - 32;
       float scale = wd_mul(d, (float)sc);
-      if (wd_within(t, wd_mul(scale, -127), wd_mul(scale, 113))) {
+      enum wd_stats_need need = wd_need(t, wd_mul(scale, -127), wd_mul(scale, 113));
+      if (need != WD_STATS_ALONE) {
         uint32_t k[8];
         int32_t group_sum = 0, group_square = 0;
         wd_iq4_words(b + WD_IQ4_XS_Q + 16 * s, k);
+        if (need == WD_STATS_EXTREMES) {
+          wd_linear_extremes<8>(t, scale, k);
+        }
         wd_linear<8>(t, scale, k, &group_sum, &group_square);
         sum += sc * group_sum;
         square += sc * sc * group_square;
@@ -332,12 +391,16 @@ struct wd_stats_part<WD_Q3_K> : wd_fixed_type {
       uint32_t high = wd_bits(b[WD_Q3_K_SC + 8 + (2 * j + odd) % 4], 2 * upper + j / 2, 2);
       int sc = (int)(low | high << 4) - 32;
       float scale = wd_mul(d, (float)sc);
-      if (wd_within(t, wd_mul(scale, -4), wd_mul(scale, 3))) {
+      enum wd_stats_need need = wd_need(t, wd_mul(scale, -4), wd_mul(scale, 3));
+      if (need != WD_STATS_ALONE) {
         uint32_t k[4];
         int32_t group_sum = 0, group_square = 0;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           k[i] = ((q[i] >> 2 * j & 0x03030303) | (h[i] >> (4 * upper + j) & WD_ONES) << 2) + 0x7c7c7c7c;
+        }
+        if (need == WD_STATS_EXTREMES) {
+          wd_linear_extremes<4>(t, scale, k);
         }
         wd_linear<4>(t, scale, k, &group_sum, &group_square);
         sum += sc * group_sum;
@@ -369,12 +432,16 @@ struct wd_stats_part<WD_Q6_K> : wd_fixed_type {
       const uint32_t s = 8 * upper + 4 * j + 2 * odd + second;
       int sc = (int8_t)b[WD_Q6_K_SC + s];
       float scale = wd_mul(d, (float)sc);
-      if (wd_within(t, wd_mul(scale, -32), wd_mul(scale, 31))) {
+      enum wd_stats_need need = wd_need(t, wd_mul(scale, -32), wd_mul(scale, 31));
+      if (need != WD_STATS_ALONE) {
         uint32_t k[4];
         int32_t group_sum = 0, group_square = 0;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           k[i] = ((q[i] >> 4 * j & 0x0f0f0f0f) | (h[i] >> (2 * odd + 4 * j) & 0x03030303) << 4) + 0x60606060;
+        }
+        if (need == WD_STATS_EXTREMES) {
+          wd_linear_extremes<4>(t, scale, k);
         }
         wd_linear<4>(t, scale, k, &group_sum, &group_square);
         sum += sc * group_sum;
@@ -422,7 +489,8 @@ struct wd_stats_part<WD_MXFP4> : wd_moving_type {
   WD_FN uint32_t run(T &t, const uint8_t *b, uint32_t, float) {
     uint32_t e = b[WD_MXFP4_E];
     float d = wd_bits_float((e - 1) << 23);
-    if (e < 104 || !wd_within(t, wd_mul(d, -12), wd_mul(d, 12))) {  // 104: 2^-24
+    enum wd_stats_need need = wd_need(t, wd_mul(d, -12), wd_mul(d, 12));
+    if (e < 104 || need == WD_STATS_ALONE) {  // 104: 2^-24
       return 15;
     }
     uint32_t q[4], k[8];
@@ -431,6 +499,9 @@ struct wd_stats_part<WD_MXFP4> : wd_moving_type {
     for (int i = 0; i < 4; i++) {
       k[2 * i] = WD_LOOKUP(WD_FP4_DOUBLED, q[i] & 0xffff);
       k[2 * i + 1] = WD_LOOKUP(WD_FP4_DOUBLED, q[i] >> 16);
+    }
+    if (need == WD_STATS_EXTREMES) {
+      wd_linear_extremes<8>(t, d, k);
     }
     int32_t sum = 0, square = 0;
     wd_linear<8>(t, d, k, &sum, &square);
@@ -465,18 +536,20 @@ struct wd_stats_part<WD_NVFP4> : wd_moving_type {
       uint32_t bits1 = wd_float_bits(one), bits3 = wd_float_bits(three);
       // Small ones are left alone, unless all are zero, and mantissas with which some multiple may be just below 2^-14.
       bool plain = ((bits1 & 0x7fffffff) > 0x33000000 || most == 0) && (bits1 & 0x7fe000) != 0x7fe000 &&
-                   (bits3 & 0x7fe000) != 0x7fe000 && wd_within(t, -most, most);
-      if (!plain) {
+                   (bits3 & 0x7fe000) != 0x7fe000;
+      enum wd_stats_need need = wd_need(t, -most, most);
+      if (!plain || need == WD_STATS_ALONE) {
         mask |= 3u << 2 * group;
         continue;
       }
-      uint32_t q[2];
+      uint32_t q[2], all[4];
       wd_read<2>(b + WD_NVFP4_Q + 8 * group, q);
       int32_t sum = 0, square = 0, sum3 = 0, square3 = 0;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         uint32_t indices = q[j / 2] >> j % 2 * 16 & 0xffff;
         uint32_t biased = WD_LOOKUP(WD_FP4_DOUBLED, indices);
+        all[j] = biased;
         uint32_t k = biased ^ WD_BIAS;
         uint32_t k3 = k & wd_permute(0xff000000, 0xff00ff00, indices & 0x7777);  // 3, 6 and 12
         sum = wd_dot_signed(k, WD_ONES, sum);
@@ -487,6 +560,12 @@ struct wd_stats_part<WD_NVFP4> : wd_moving_type {
         for (int n = 0; n < 4; n++) {
           wd_stats_count1(t, wd_mul(wd_mul(wd_byte_float(biased, n, 128), d), factor));
         }
+      }
+      if (need == WD_STATS_EXTREMES) {
+        float low, high;
+        wd_byte_range<4>(all, &low, &high);
+        wd_stats_extreme(t, wd_mul(wd_mul(low, d), factor));
+        wd_stats_extreme(t, wd_mul(wd_mul(high, d), factor));
       }
       if (bits1 << 1) {
         add(t, one, sum - sum3, (uint32_t)(square - square3));
@@ -511,12 +590,14 @@ WD_FN struct wd_affine_scale wd_affine_scales(uint32_t d, uint32_t min) {
   return s;
 }
 
-// Whether all of a * q - b, from q = 0 to `most`, is ordinary and exact: fits the mantissa in units of 2^power.
+// What all of a * q - b, from q = 0 to `most`, need: ALONE also where they are not exact, that is do not fit the
+// mantissa in units of 2^power.
 template <class T>
-WD_FN bool wd_affine_plain(T &t, float a, float b, float most, int power) {
+WD_FN enum wd_stats_need wd_affine_need(T &t, float a, float b, float most, int power) {
   float last = wd_multiply_subtract(a, most, b);
   float limit = wd_bits_float((uint32_t)(power + 24 + 127) << 23);
-  return wd_within(t, -b, last) && -limit < b && b < limit && -limit < last && last < limit;
+  bool exact = -limit < b && b < limit && -limit < last && last < limit;
+  return exact ? wd_need(t, -b, last) : WD_STATS_ALONE;
 }
 
 // Adds a * q - b of n values to sum and square, given the sums of q and q * q. |a * q - b| < 2^24, n <= 64 in all.
@@ -541,14 +622,26 @@ WD_FN void wd_affine(T &t, float a, float b, const uint32_t *words, uint32_t *su
   }
 }
 
+template <int N, class T>
+WD_FN void wd_affine_extremes(T &t, float a, float b, const uint32_t *words) {
+  float least, most;
+  wd_byte_range<N>(words, &least, &most);
+  wd_stats_extreme(t, wd_multiply_subtract(a, least + 128, b));
+  wd_stats_extreme(t, wd_multiply_subtract(a, most + 128, b));
+}
+
 // A block of 32 elements d * q + m.
 template <class T>
 WD_FN uint32_t wd_affine_block(T &t, const uint8_t *scales, const uint32_t *words, float most) {
   uint32_t both = wd_u16(scales) | wd_u16(scales + 2) << 16;
   float d = wd_stats_half(both & 0xffff), b = -wd_stats_half(both >> 16);
   struct wd_affine_scale s = wd_affine_scales(both & 0xffff, both >> 16);
-  if (!wd_affine_plain(t, d, b, most, s.power)) {
+  enum wd_stats_need need = wd_affine_need(t, d, b, most, s.power);
+  if (need == WD_STATS_ALONE) {
     return 15;
+  }
+  if (need == WD_STATS_EXTREMES) {
+    wd_affine_extremes<8>(t, d, b, words);
   }
   uint32_t q = 0, qq = 0;
   int32_t sum = 0;
@@ -612,7 +705,8 @@ struct wd_stats_k45 : wd_fixed_type {
     for (uint32_t i = 0; i < 2; i++) {
       int sc = wd_k_scale(b + WD_Q4_K_SC, 2 * part + i), mn = wd_k_min(b + WD_Q4_K_SC, 2 * part + i);
       float scale = wd_mul(d, (float)sc), min = wd_mul(dmin, (float)mn);
-      if (wd_affine_plain(t, scale, min, FIVE ? 31 : 15, s.power)) {
+      enum wd_stats_need need = wd_affine_need(t, scale, min, FIVE ? 31 : 15, s.power);
+      if (need != WD_STATS_ALONE) {
         uint32_t words[8], group = 0, group_square = 0;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
@@ -620,6 +714,9 @@ struct wd_stats_k45 : wd_fixed_type {
           if (FIVE) {
             words[j] |= (h[j] >> (2 * part + i) & WD_ONES) << 4;
           }
+        }
+        if (need == WD_STATS_EXTREMES) {
+          wd_affine_extremes<8>(t, scale, min, words);
         }
         wd_affine<8>(t, scale, min, words, &group, &group_square);
         wd_affine_add((int32_t)((uint32_t)(s.d.mantissa * sc) << (s.d.power - s.power)),
@@ -671,7 +768,8 @@ struct wd_stats_part<WD_Q2_K> : wd_fixed_type {
       int mn = (int)(sc >> 4);
       sc &= 15;
       float scale = wd_mul(d, (float)sc), min = wd_mul(dmin, (float)mn);
-      if (!wd_affine_plain(t, scale, min, 3, s.power)) {
+      enum wd_stats_need need = wd_affine_need(t, scale, min, 3, s.power);
+      if (need == WD_STATS_ALONE) {
         mask |= 3u << (16 * upper + 4 * j + 2 * odd);
         continue;
       }
@@ -682,10 +780,11 @@ struct wd_stats_part<WD_Q2_K> : wd_fixed_type {
       }
       struct wd_counts n = {0, 0, 0};
       wd_count_codes(word, &n);
-      wd_stats_count(t, wd_float_bits(-min), 16 - n.ones - n.twos - n.threes);
-      wd_stats_count(t, wd_float_bits(wd_multiply_subtract(scale, 1, min)), n.ones);
-      wd_stats_count(t, wd_float_bits(wd_multiply_subtract(scale, 2, min)), n.twos);
-      wd_stats_count(t, wd_float_bits(wd_multiply_subtract(scale, 3, min)), n.threes);
+      bool extremes = need == WD_STATS_EXTREMES;
+      wd_count_value(t, extremes, -min, 16 - n.ones - n.twos - n.threes);
+      wd_count_value(t, extremes, wd_multiply_subtract(scale, 1, min), n.ones);
+      wd_count_value(t, extremes, wd_multiply_subtract(scale, 2, min), n.twos);
+      wd_count_value(t, extremes, wd_multiply_subtract(scale, 3, min), n.threes);
       wd_affine_add((int32_t)((uint32_t)(s.d.mantissa * (int)sc) << (s.d.power - s.power)),
                     (int32_t)((uint32_t)(s.min.mantissa * mn) << (s.min.power - s.power)), 16,
                     n.ones + 2 * n.twos + 3 * n.threes, n.ones + 4 * n.twos + 9 * n.threes, &sum, &square);
@@ -697,12 +796,12 @@ struct wd_stats_part<WD_Q2_K> : wd_fixed_type {
 
 // (code - 1) * d, for a number of codes.
 template <class T>
-WD_FN void wd_add_codes(T &t, uint32_t half, float d, uint32_t all, struct wd_counts n) {
+WD_FN void wd_add_codes(T &t, bool extremes, uint32_t half, float d, uint32_t all, struct wd_counts n) {
   uint32_t zeros = all - n.ones - n.twos - n.threes;
-  wd_stats_count(t, wd_float_bits(-d), zeros);
-  wd_stats_count(t, 0, n.ones);
-  wd_stats_count(t, wd_float_bits(d), n.twos);
-  wd_stats_count(t, wd_float_bits(wd_mul(2, d)), n.threes);
+  wd_count_value(t, extremes, -d, zeros);
+  wd_count_value(t, extremes, 0, n.ones);
+  wd_count_value(t, extremes, d, n.twos);
+  wd_count_value(t, extremes, wd_mul(2, d), n.threes);
   struct wd_scale s = wd_half_scale(half);
   wd_add_scaled(t, s.mantissa, (int32_t)(n.twos + 2 * n.threes) - (int32_t)zeros, zeros + n.twos + 4 * n.threes,
                 s.power);
@@ -715,7 +814,8 @@ struct wd_stats_part<WD_TQ2_0> : wd_fixed_type {
   WD_FN uint32_t run(T &t, const uint8_t *b, uint32_t part, float) {
     uint32_t half = wd_u16(b + WD_TQ2_0_D);
     float d = wd_stats_half(half);
-    if (!wd_within(t, -d, wd_mul(2, d))) {
+    enum wd_stats_need need = wd_need(t, -d, wd_mul(2, d));
+    if (need == WD_STATS_ALONE) {
       return 0x3333u << (16 * (part / 2) + 2 * (part % 2));
     }
     uint32_t q[4];
@@ -725,7 +825,7 @@ struct wd_stats_part<WD_TQ2_0> : wd_fixed_type {
     for (int i = 0; i < 4; i++) {
       wd_count_codes(q[i], &n);
     }
-    wd_add_codes(t, half, d, 64, n);
+    wd_add_codes(t, need == WD_STATS_EXTREMES, half, d, 64, n);
     return 0;
   }
 };
@@ -737,7 +837,8 @@ struct wd_stats_part<WD_Q2_0> : wd_fixed_type {
   WD_FN uint32_t run(T &t, const uint8_t *b, uint32_t, float) {
     uint32_t half = wd_u16(b + WD_Q2_0_D);
     float d = wd_stats_half(half);
-    if (!wd_within(t, -d, wd_mul(2, d))) {
+    enum wd_stats_need need = wd_need(t, -d, wd_mul(2, d));
+    if (need == WD_STATS_ALONE) {
       return 0xff;
     }
     uint32_t q[4];
@@ -747,7 +848,7 @@ struct wd_stats_part<WD_Q2_0> : wd_fixed_type {
     for (int i = 0; i < 4; i++) {
       wd_count_codes(q[i], &n);
     }
-    wd_add_codes(t, half, d, 64, n);
+    wd_add_codes(t, need == WD_STATS_EXTREMES, half, d, 64, n);
     return 0;
   }
 };
@@ -759,14 +860,15 @@ struct wd_stats_part<WD_Q1_0> : wd_fixed_type {
   WD_FN uint32_t run(T &t, const uint8_t *b, uint32_t, float) {
     uint32_t half = wd_u16(b + WD_Q1_0_D);
     float d = wd_stats_half(half);
-    if (!wd_within(t, -d, d)) {
+    enum wd_stats_need need = wd_need(t, -d, d);
+    if (need == WD_STATS_ALONE) {
       return 0xffff;
     }
     uint32_t q[4];
     wd_read<4>(b + WD_Q1_0_Q, q);
     uint32_t n = wd_popcount(q[0]) + wd_popcount(q[1]) + wd_popcount(q[2]) + wd_popcount(q[3]);
-    wd_stats_count(t, wd_float_bits(d), n);
-    wd_stats_count(t, wd_float_bits(-d), 128 - n);
+    wd_count_value(t, need == WD_STATS_EXTREMES, d, n);
+    wd_count_value(t, need == WD_STATS_EXTREMES, -d, 128 - n);
     struct wd_scale s = wd_half_scale(half);
     wd_add_scaled(t, s.mantissa, 2 * (int32_t)n - 128, 128, s.power);
     return 0;
@@ -841,8 +943,9 @@ struct wd_stats_part<WD_TQ1_0> : wd_fixed_type {
       }
     }
     struct wd_counts counts = {all - (n & 255) - (n >> 8), n & 255, 0};
-    if (wd_within(t, -d, d)) {
-      wd_add_codes(t, half, d, all, counts);
+    enum wd_stats_need need = wd_need(t, -d, d);
+    if (need != WD_STATS_ALONE) {
+      wd_add_codes(t, need == WD_STATS_EXTREMES, half, d, all, counts);
     } else {
 #pragma unroll 1
       for (uint32_t i = 0; i < all; i++) {
@@ -859,19 +962,21 @@ struct wd_stats_part<WD_TQ1_0> : wd_fixed_type {
 
 // Values are d times ±9, ±7 and ±1 eighths.
 template <class T>
-WD_FN bool wd_iq1_plain(T &t, float d) {
+WD_FN enum wd_stats_need wd_iq1_need(T &t, float d) {
   float nine = wd_mul(d, 1.125f);
-  return wd_within(t, -nine, nine) && !wd_odd(nine) && !wd_odd(wd_mul(d, 0.875f)) && !wd_odd(wd_mul(d, 0.125f));
+  bool odd = wd_odd(nine) || wd_odd(wd_mul(d, 0.875f)) || wd_odd(wd_mul(d, 0.125f));
+  return odd ? WD_STATS_ALONE : wd_need(t, -nine, nine);
 }
 
 // Counts groups of eight with the shift up, or with all signs of d and of the trits reversed for the shift down: n is
 // the sum of table entries of `all` elements. Adds to the sums of eighths and their squares.
 template <class T>
-WD_FN void wd_iq1_count(T &t, float d, uint32_t n, uint32_t all, int32_t scale, int32_t *sum, int32_t *square) {
+WD_FN void wd_iq1_count(T &t, bool extremes, float d, uint32_t n, uint32_t all, int32_t scale, int32_t *sum,
+                        int32_t *square) {
   int32_t up = (int32_t)(n & 255), down = (int32_t)(n >> 8), none = (int32_t)all - up - down;
-  wd_stats_count(t, wd_float_bits(wd_mul(d, 1.125f)), (uint32_t)up);
-  wd_stats_count(t, wd_float_bits(wd_mul(d, -0.875f)), (uint32_t)down);
-  wd_stats_count(t, wd_float_bits(wd_mul(d, 0.125f)), (uint32_t)none);
+  wd_count_value(t, extremes, wd_mul(d, 1.125f), (uint32_t)up);
+  wd_count_value(t, extremes, wd_mul(d, -0.875f), (uint32_t)down);
+  wd_count_value(t, extremes, wd_mul(d, 0.125f), (uint32_t)none);
   *sum += scale * (9 * up - 7 * down + none);
   *square += scale * scale * (81 * up + 49 * down + none);
 }
@@ -899,7 +1004,8 @@ struct wd_stats_part<WD_IQ1_S> : wd_stats_iq1 {
       uint32_t field = h >> 16 * i;
       int32_t s = 2 * wd_bits(field, 4, 3) + 1;
       float scale = wd_mul(d, (float)s);
-      if (!wd_iq1_plain(t, scale)) {
+      enum wd_stats_need need = wd_iq1_need(t, scale);
+      if (need == WD_STATS_ALONE) {
         mask |= 15u << (8 * part + 4 * i);
         continue;
       }
@@ -913,7 +1019,7 @@ struct wd_stats_part<WD_IQ1_S> : wd_stats_iq1 {
         scale = -scale;
         s = -s;
       }
-      wd_iq1_count(t, scale, n, 32, s, &sum, &square);
+      wd_iq1_count(t, need == WD_STATS_EXTREMES, scale, n, 32, s, &sum, &square);
     }
     struct wd_scale m = wd_half_scale(half);
     wd_add_scaled(t, m.mantissa, sum, (uint32_t)square, m.power - 3);
@@ -938,7 +1044,8 @@ struct wd_stats_part<WD_IQ1_M> : wd_stats_iq1 {
     for (uint32_t i = 0; i < 4; i++) {
       int32_t s = 2 * wd_bits(scales, i, 3) + 1;
       float scale = wd_mul(d, (float)s);
-      if (!wd_iq1_plain(t, scale)) {
+      enum wd_stats_need need = wd_iq1_need(t, scale);
+      if (need == WD_STATS_ALONE) {
         mask |= 3u << (8 * part + 2 * i);
         continue;
       }
@@ -952,8 +1059,8 @@ struct wd_stats_part<WD_IQ1_M> : wd_stats_iq1 {
         down += field & 8 ? n : 0;
       }
       down = wd_permute(down, 0, 0x4201);  // 1 for -1
-      wd_iq1_count(t, scale, up & 0xffff, up >> 16, s, &sum, &square);
-      wd_iq1_count(t, -scale, down & 0xffff, down >> 16, -s, &sum, &square);
+      wd_iq1_count(t, need == WD_STATS_EXTREMES, scale, up & 0xffff, up >> 16, s, &sum, &square);
+      wd_iq1_count(t, need == WD_STATS_EXTREMES, -scale, down & 0xffff, down >> 16, -s, &sum, &square);
     }
     struct wd_scale m = wd_half_scale(half);
     wd_add_scaled(t, m.mantissa, sum, (uint32_t)square, m.power - 3);
@@ -966,26 +1073,26 @@ struct wd_stats_part<WD_IQ1_M> : wd_stats_iq1 {
 
 // Magnitudes are d / 8 times an odd number times 8, 25 and 43; d is that product, k the odd number.
 template <class T>
-WD_FN bool wd_iq2_plain(T &t, float d) {
+WD_FN enum wd_stats_need wd_iq2_need(T &t, float d) {
   float most = wd_mul(d, 43);
-  return wd_within(t, -most, most) && !wd_odd(most) && !wd_odd(wd_mul(d, 25)) && !wd_odd(wd_mul(d, 8));
+  bool odd = wd_odd(most) || wd_odd(wd_mul(d, 25)) || wd_odd(wd_mul(d, 8));
+  return odd ? WD_STATS_ALONE : wd_need(t, -most, most);
 }
 
 // Counts `all` elements, at most 32, by masks of those with 25, with 43, and of the negative ones.
 template <class T>
-WD_FN void wd_iq2_count(T &t, float d, uint32_t all, uint32_t mask25, uint32_t mask43, uint32_t signs, int32_t k,
-                        int32_t *sum, int32_t *square) {
+WD_FN void wd_iq2_count(T &t, bool extremes, float d, uint32_t all, uint32_t mask25, uint32_t mask43, uint32_t signs,
+                        int32_t k, int32_t *sum, int32_t *square) {
   int32_t n25 = (int32_t)wd_popcount(mask25), n43 = (int32_t)wd_popcount(mask43), n8 = (int32_t)all - n25 - n43;
   int32_t minus25 = (int32_t)wd_popcount(mask25 & signs), minus43 = (int32_t)wd_popcount(mask43 & signs);
   int32_t minus8 = (int32_t)wd_popcount(signs) - minus25 - minus43;
-  uint32_t bits8 = wd_float_bits(wd_mul(d, 8)), bits25 = wd_float_bits(wd_mul(d, 25));
-  uint32_t bits43 = wd_float_bits(wd_mul(d, 43));
-  wd_stats_count(t, bits8, (uint32_t)(n8 - minus8));
-  wd_stats_count(t, bits8 ^ 0x80000000, (uint32_t)minus8);
-  wd_stats_count(t, bits25, (uint32_t)(n25 - minus25));
-  wd_stats_count(t, bits25 ^ 0x80000000, (uint32_t)minus25);
-  wd_stats_count(t, bits43, (uint32_t)(n43 - minus43));
-  wd_stats_count(t, bits43 ^ 0x80000000, (uint32_t)minus43);
+  const float values[3] = {wd_mul(d, 8), wd_mul(d, 25), wd_mul(d, 43)};
+  const int32_t plus[3] = {n8 - minus8, n25 - minus25, n43 - minus43}, minus[3] = {minus8, minus25, minus43};
+#pragma unroll
+  for (int i = 0; i < 3; i++) {
+    wd_count_value(t, extremes, values[i], (uint32_t)plus[i]);
+    wd_count_value(t, extremes, -values[i], (uint32_t)minus[i]);
+  }
   *sum += k * (8 * (n8 - 2 * minus8) + 25 * (n25 - 2 * minus25) + 43 * (n43 - 2 * minus43));
   *square += k * k * (64 * n8 + 625 * n25 + 1849 * n43);
 }
@@ -1016,15 +1123,16 @@ struct wd_stats_part<WD_IQ2_XXS> : wd_fixed_type {
     for (uint32_t i = 0; i < 2; i++) {
       uint32_t indices = q[2 * i], word = q[2 * i + 1];
       float scale = wd_iq_scale(d, (int)(word >> 28), 0.25f);
-      if (!wd_iq2_plain(t, scale)) {
+      enum wd_stats_need need = wd_iq2_need(t, scale);
+      if (need == WD_STATS_ALONE) {
         mask |= 15u << (8 * part + 4 * i);
         continue;
       }
       uint32_t low = table[indices & 255] | (uint32_t)table[indices >> 8 & 255] << 16;
       uint32_t high = table[indices >> 16 & 255] | (uint32_t)table[indices >> 24] << 16;
       uint32_t signs = (word & 0x7f) | (word << 1 & 0x7f00) | (word << 2 & 0x7f0000) | (word << 3 & 0x7f000000);
-      wd_iq2_count(t, scale, 32, wd_permute(low, high, 0x6420), wd_permute(low, high, 0x7531), wd_with_parity4(signs),
-                   2 * (int32_t)(word >> 28) + 1, &sum, &square);
+      wd_iq2_count(t, need == WD_STATS_EXTREMES, scale, 32, wd_permute(low, high, 0x6420),
+                   wd_permute(low, high, 0x7531), wd_with_parity4(signs), 2 * (int32_t)(word >> 28) + 1, &sum, &square);
     }
     struct wd_scale m = wd_half_scale(half);
     wd_add_scaled(t, m.mantissa, sum, (uint32_t)square, m.power - 3);
@@ -1037,11 +1145,13 @@ template <class T>
 WD_FN bool wd_iq2_group(T &t, float d, int sc, uint32_t entry0, uint32_t entry1, uint32_t signs, int32_t *sum,
                         int32_t *square) {
   float scale = wd_iq_scale(d, sc, 0.25f);
-  if (!wd_iq2_plain(t, scale)) {
+  enum wd_stats_need need = wd_iq2_need(t, scale);
+  if (need == WD_STATS_ALONE) {
     return false;
   }
   uint32_t both = entry0 | entry1 << 16;
-  wd_iq2_count(t, scale, 16, wd_permute(both, 0, 0x4420), wd_permute(both, 0, 0x4431), signs, 2 * sc + 1, sum, square);
+  wd_iq2_count(t, need == WD_STATS_EXTREMES, scale, 16, wd_permute(both, 0, 0x4420), wd_permute(both, 0, 0x4431), signs,
+               2 * sc + 1, sum, square);
   return true;
 }
 
@@ -1140,7 +1250,8 @@ struct wd_stats_part<WD_IQ3_XXS> : wd_fixed_type {
     for (uint32_t i = 0; i < 2; i++) {
       int sc = (int)(words[i] >> 28);
       float scale = wd_iq_scale(d, sc, 0.5f), most = wd_mul(scale, 62);
-      if (!wd_within(t, -most, most)) {
+      enum wd_stats_need need = wd_need(t, -most, most);
+      if (need == WD_STATS_ALONE) {
         mask |= 15u << (8 * part + 4 * i);
         continue;
       }
@@ -1150,6 +1261,9 @@ struct wd_stats_part<WD_IQ3_XXS> : wd_fixed_type {
 #pragma unroll
       for (uint32_t j = 0; j < 8; j++) {
         k[j] = wd_iq3_word(t, q[2 * i + j / 4] >> 8 * (j % 4) & 255, signs >> 4 * j);
+      }
+      if (need == WD_STATS_EXTREMES) {
+        wd_linear_extremes<8>(t, scale, k);
       }
       int32_t group_sum = 0, group_square = 0;
       wd_linear<8>(t, scale, k, &group_sum, &group_square);
@@ -1181,7 +1295,8 @@ struct wd_stats_part<WD_IQ3_S> : wd_fixed_type {
     for (uint32_t i = 0; i < 2; i++) {
       int sc = 1 + 2 * wd_bits(scales, i, 4);
       float scale = wd_mul(d, (float)sc), most = wd_mul(scale, 15);
-      if (!wd_within(t, -most, most)) {
+      enum wd_stats_need need = wd_need(t, -most, most);
+      if (need == WD_STATS_ALONE) {
         mask |= 15u << (8 * part + 4 * i);
         continue;
       }
@@ -1190,6 +1305,9 @@ struct wd_stats_part<WD_IQ3_S> : wd_fixed_type {
       for (uint32_t j = 0; j < 8; j++) {
         uint32_t index = (q[2 * i + j / 4] >> 8 * (j % 4) & 255) | (high >> (8 * i + j) & 1) << 8;
         k[j] = wd_iq3_word(t, index, signs[i] >> 4 * j);
+      }
+      if (need == WD_STATS_EXTREMES) {
+        wd_linear_extremes<8>(t, scale, k);
       }
       int32_t group_sum = 0, group_square = 0;
       wd_linear<8>(t, scale, k, &group_sum, &group_square);

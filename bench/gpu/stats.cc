@@ -2,7 +2,7 @@
 // Speed of the statistics on the GPU, for every type, beside the host-to-device rate of the same run.
 //
 //   stats [TYPE…]            a table: GB/s of stored bytes, median of many launches over data larger than the cache
-//   stats --once [TYPE…]     one launch of each at 2^27 elements, for a profiler
+//   stats --once [TYPE…]     one launch of each at 2^28 elements, for a profiler
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,7 +136,7 @@ int main(int argc, char **argv) {
     };
     check(cudaMemset(stats, 0, sizeof *stats), "memset");
     if (once) {
-      launch(0, std::min(room, ((uint64_t)1 << 27) / info->block_elements));
+      launch(0, std::min(room, ((uint64_t)1 << 28) / info->block_elements));
       check(cudaDeviceSynchronize(), info->name);
       continue;
     }

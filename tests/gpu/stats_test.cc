@@ -104,7 +104,7 @@ void test_type(enum wd_type type, uint64_t most_elements) {
   const uint64_t per_block = info->block_elements;
   const uint64_t most = most_elements / per_block + 1;
   std::vector<uint8_t> blocks(most * info->block_bytes);
-  std::vector<float> factors(most / 2 + 2);
+  std::vector<float> factors(info->scalable ? most / 7 + 2 : 1);
   struct wd_stats want;
   for (int fill = 0; fill < STATS_FILLS; fill++) {
     {
