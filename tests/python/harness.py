@@ -65,6 +65,13 @@ def wait_until(condition, what, patience=PATIENCE):
         time.sleep(0.01)
 
 
+def needs_cpu(simd):
+    """Skips the test where this CPU (or valgrind's) lacks the instructions of a decode path."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    if simd == "avx2" and " avx2" not in flags or simd == "avx512" and (" avx512f" not in flags or WRAPPER):
+        pytest.skip(f"no {simd} here")
+
+
 class Server:
     def __init__(self, root, *flags, listen="127.0.0.1:0", env=None, tmp=None, user=None, program=None):
         self.tmp = pathlib.Path(tmp)

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import ggufwrite
-from harness import PATIENCE, SAMPLE, failure, one, pb
+from harness import PATIENCE, SAMPLE, failure, needs_cpu, one, pb
 from wdgrpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc
 
 SERVICES = {"weightd.v1.WeightService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
@@ -45,9 +45,7 @@ def test_counters_count(server, stub):
 
 @pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])
 def test_simd_override(serve, models, simd):
-    flags = open("/proc/cpuinfo").read()
-    if simd == "avx2" and " avx2" not in flags or simd == "avx512" and " avx512f" not in flags:
-        pytest.skip(f"this CPU has no {simd}")
+    needs_cpu(simd)
     s = serve(models, "--device", "cpu", env={"WEIGHTD_SIMD": simd})
     assert {t.decode_path for t in s.info().tensor_types} == {simd}
 

@@ -5,7 +5,7 @@ import pytest
 
 import oracle
 from ggufwrite import TYPES, Gguf, write_split
-from harness import FULL, describe, failure, grpc, one, pb, pb_grpc, stream
+from harness import FULL, describe, failure, grpc, needs_cpu, one, pb, pb_grpc, stream
 
 # Bytes that make the worst scales in whatever field they fall on: zeros, NaN, infinities, subnormals, the extremes.
 ADVERSARIAL = [0x00, 0xFF, 0x7F, 0x80, 0x01, 0x7C, 0xFC, 0x3C]
@@ -127,9 +127,7 @@ def test_chunks_as_large_as_they_get(server, stub, models):
 
 @pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])
 def test_every_path_gives_the_same_bits(serve, models, everything, simd):
-    flags = open("/proc/cpuinfo").read()
-    if simd == "avx2" and " avx2" not in flags or simd == "avx512" and " avx512f" not in flags:
-        pytest.skip(f"this CPU has no {simd}")
+    needs_cpu(simd)
     model, held = everything
     s = serve(models, "--device", "cpu", env={"WEIGHTD_SIMD": simd})
     for output in oracle.OUTPUTS:
