@@ -55,6 +55,7 @@ struct arguments {
   int64_t factor_blocks;
   int64_t factor_phase;
   struct wd_gpu_stats *total;
+  uint32_t pitch;  // bytes from a bin's counters to the next's
 };
 
 // Starts the copy of a tile to shared memory, in aligned pieces of 16 bytes: byte 0 of the tile arrives at `stage` plus
@@ -119,13 +120,14 @@ __device__ __forceinline__ void scalar_tile(T &t, const uint8_t *data, int64_t n
       k[i] ^= WD_BIAS;
     }
     if (wd_need(t, -128, 127) != WD_STATS_PLAIN) {
-      wd_linear_extremes<8>(t, 1, k);
+      wd_linear_range<8>(&t.range, 1, k);
+      wd_stats_extremes(t);
     }
     int32_t sum = 0, square = 0;
     wd_linear<8>(t, 1, k, &sum, &square);
     wd_stats_add(t, sum, (uint64_t)square, 0);
   } else if (n == shape<TYPE>::BLOCKS) {
-    constexpr int AT_ONCE = BYTES > 4 ? 4 : 8;
+    constexpr int AT_ONCE = BYTES > 4 ? 4 : BYTES > 2 ? 8 : 16;
 #pragma unroll
     for (int i = 0; i < 8 / WORDS; i += AT_ONCE / EACH) {
       float y[AT_ONCE];
@@ -173,7 +175,7 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
     cta->table[i] = shape<TYPE>::entry((uint32_t)i);
   }
   wd_stats_thread<shape<TYPE>::FIXED> t;
-  wd_stats_start(t, cta, a.total, threadIdx.x % 32);
+  wd_stats_start(t, cta, a.total, threadIdx.x % 32, a.pitch);
 
   const int64_t tiles = (a.blocks + BLOCKS - 1) / BLOCKS;
   uint32_t stage = 0;
@@ -207,6 +209,7 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
           }
           const uint8_t *b = data + block * BYTES;
           uint32_t mask = wd_stats_part<TYPE>::run(t, b, i % PARTS, factor);
+          wd_stats_extremes(t);
           if (mask) {
             wd_stats_rest<TYPE>(t, b, mask, factor);
           }
@@ -223,6 +226,7 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
 
   // The CTA's total to the whole.
   __syncthreads();
+  wd_stats_join(t);
   wd_stats_empty(t, cta);
   __syncthreads();
   for (uint32_t bin = threadIdx.x / 32; bin < WD_GPU_STATS_BINS; bin += THREADS / 32) {
@@ -276,7 +280,7 @@ extern "C" cudaError_t wd_gpu_stats_launch(uint32_t ggml_type_id, const void *in
   if (num_blocks < 0 || num_blocks >= (int64_t)1 << 36 || (factors && (blocks_per_factor < 1 || first_block < 0))) {
     return cudaErrorInvalidValue;
   }
-  const arguments a = {(const uint8_t *)in, num_blocks, factors, blocks_per_factor, first_block, stats};
+  const arguments a = {(const uint8_t *)in, num_blocks, factors, blocks_per_factor, first_block, stats, 32 * 4};
   switch (ggml_type_id) {
 #define WD_LAUNCH(name, id, elements, bytes) \
   case id:                                   \

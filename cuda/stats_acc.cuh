@@ -3,7 +3,7 @@
 // Runs on the host as well, one value after another, for tests.
 //
 // Histogram. A CTA keeps one counter for each bin and lane in shared memory: the 32 lanes of a warp add to 32 banks,
-// so nothing collides whatever the data. A value costs a shift, a mask and an atomic addition without result.
+// so nothing collides whatever the data. A value costs a shift, a multiplication and an atomic addition without result.
 //
 // Sums. Each thread holds two wide integers in registers, the sum in units of 2^base and the sum of squares in units of
 // 2^(2 base). Something at 2^p, base <= p <= base + 32, is shifted into place and added. Types whose scales are halves
@@ -14,7 +14,7 @@
 #ifndef WD_CUDA_STATS_ACC_CUH
 #define WD_CUDA_STATS_ACC_CUH
 
-#include "cuda/stats.h"
+#include "cuda/stats_total.h"
 #include "service/formats/decode8.h"
 
 #define WD_STATS_TABLE 2048
@@ -74,6 +74,19 @@ WD_FN void wd_stats_shift(uint64_t n, uint32_t bits, uint64_t *low, uint64_t *hi
 #endif
 }
 
+// From the least to the greatest of some values; none at first.
+struct wd_range {
+  float low, high;
+};
+WD_FN struct wd_range wd_no_range(void) {
+  struct wd_range range = {wd_bits_float(0x7f800000), wd_bits_float(0xff800000)};
+  return range;
+}
+WD_FN void wd_range_add(struct wd_range *range, float value) {
+  range->low = value < range->low ? value : range->low;
+  range->high = value > range->high ? value : range->high;
+}
+
 // The widest shift, and the base of types whose scales are halves.
 #define WD_STATS_SPAN 32
 #define WD_STATS_HALF_BASE (-27)
@@ -85,6 +98,7 @@ struct wd_stats_thread {
   struct wd_stats_cta *cta;
   struct wd_gpu_stats *total;
   uint32_t lane;
+  uint32_t counts, pitch;  // on the GPU: address of the lane's first counter, and 128
   int base;
   uint64_t sum_low;
   uint32_t sum_high;  // two's complement with sum_low
@@ -93,17 +107,25 @@ struct wd_stats_thread {
   // Where this CTA's extremes stand, as of some time ago: values within are no new ones. Drawn in to where
   // no value overflows as FP16.
   float floor, ceiling;
+  struct wd_range range;  // of values that may be new ones
 };
 
 template <bool FIXED>
 WD_FN void wd_stats_start(wd_stats_thread<FIXED> &t, struct wd_stats_cta *cta, struct wd_gpu_stats *total,
-                          uint32_t lane) {
+                          uint32_t lane, uint32_t pitch) {
+#ifdef __CUDA_ARCH__
+  t.counts = (uint32_t)__cvta_generic_to_shared(&cta->counts[0][lane]);
+#else
+  t.counts = 0;
+#endif
+  t.pitch = pitch;
   t.cta = cta;
   t.total = total;
   t.lane = lane;
   t.base = FIXED ? WD_STATS_HALF_BASE : WD_STATS_NO_BASE;
   t.sum_low = t.square_low = t.square_middle = 0;
   t.sum_high = t.square_high = 0;
+  t.range = wd_no_range();
 }
 
 // Looks up the extremes so far. NaN, within which nothing is, while there are none.
@@ -114,16 +136,15 @@ WD_FN void wd_stats_look(wd_stats_thread<FIXED> &t) {
   t.floor = floor < -WD_STATS_FAR ? -WD_STATS_FAR : floor;
 }
 
-// n more values of these bits, which are no NaN.
+// n more values of these bits, which are no NaN. On the GPU the address is one multiplication and addition, with a
+// factor that the compiler does not know: it would shift, and the unit that shifts is the busiest here.
 template <bool FIXED>
 WD_FN void wd_stats_count(wd_stats_thread<FIXED> &t, uint32_t bits, uint32_t n) {
-  wd_atomic_add(&t.cta->counts[0][0] + ((bits >> 23 << 5) | t.lane), n);
-}
-// One more. The byte offset is bits / 2^23 * 128 with the lane's 4 * lane below.
-template <bool FIXED>
-WD_FN void wd_stats_count1(wd_stats_thread<FIXED> &t, float value) {
-  uint32_t offset = (wd_float_bits(value) >> 16 & 0xff80) | 4 * t.lane;
-  wd_atomic_add((uint32_t *)((uint8_t *)&t.cta->counts[0][0] + offset), 1);
+#ifdef __CUDA_ARCH__
+  asm volatile("red.shared.add.u32 [%0], %1;" ::"r"((bits >> 23) * t.pitch + t.counts), "r"(n) : "memory");
+#else
+  t.cta->counts[bits >> 23][t.lane] += n;
+#endif
 }
 template <bool FIXED>
 WD_FN void wd_stats_count_bin(wd_stats_thread<FIXED> &t, uint32_t bin) {
@@ -163,31 +184,61 @@ WD_FN void wd_stats_empty(wd_stats_thread<FIXED> &t, Digits *to) {
   t.sum_high = t.square_high = 0;
 }
 
+// Adds to the sum and to the sum of squares.
+template <bool FIXED>
+WD_FN void wd_stats_add_wide(wd_stats_thread<FIXED> &t, uint64_t sum_low, uint32_t sum_high, uint64_t low,
+                             uint64_t middle, uint32_t high) {
+#ifdef __CUDA_ARCH__
+  asm("add.cc.u64 %0, %0, %2;\n\taddc.u32 %1, %1, %3;"
+      : "+l"(t.sum_low), "+r"(t.sum_high)
+      : "l"(sum_low), "r"(sum_high));
+  asm("add.cc.u64 %0, %0, %3;\n\taddc.cc.u64 %1, %1, %4;\n\taddc.u32 %2, %2, %5;"
+      : "+l"(t.square_low), "+l"(t.square_middle), "+r"(t.square_high)
+      : "l"(low), "l"(middle), "r"(high));
+#else
+  t.sum_low += sum_low;
+  t.sum_high += sum_high + (t.sum_low < sum_low);
+  t.square_low += low;
+  uint64_t carry = t.square_low < low;
+  t.square_middle += carry;
+  carry = t.square_middle < carry;
+  t.square_middle += middle;
+  t.square_high += high + (uint32_t)carry + (t.square_middle < middle);
+#endif
+}
+
+#ifdef __CUDACC__
+// Where all lanes of a warp have the same base, lane 0's sums become all of theirs, and the others' nothing.
+template <bool FIXED>
+static __device__ __forceinline__ void wd_stats_join(wd_stats_thread<FIXED> &t) {
+  if (!FIXED && !__all_sync(0xffffffff, t.base == __shfl_sync(0xffffffff, t.base, 0))) {
+    return;
+  }
+#pragma unroll
+  for (int distance = 16; distance; distance /= 2) {
+    uint64_t sum_low = __shfl_down_sync(0xffffffff, t.sum_low, distance);
+    uint32_t sum_high = __shfl_down_sync(0xffffffff, t.sum_high, distance);
+    uint64_t low = __shfl_down_sync(0xffffffff, t.square_low, distance);
+    uint64_t middle = __shfl_down_sync(0xffffffff, t.square_middle, distance);
+    uint32_t high = __shfl_down_sync(0xffffffff, t.square_high, distance);
+    wd_stats_add_wide(t, sum_low, sum_high, low, middle, high);
+  }
+  if (threadIdx.x % 32) {
+    t.sum_low = t.square_low = t.square_middle = 0;
+    t.sum_high = t.square_high = 0;
+  }
+}
+#endif
+
 // Adds sum * 2^power and square * 2^(2 power), where power is within the span of the base.
-// |sum| < 2^40; -149 <= power <= 104.
+// |sum| < 2^48; -149 <= power <= 104.
 template <bool FIXED>
 WD_FN void wd_stats_add_here(wd_stats_thread<FIXED> &t, int64_t sum, uint64_t square, uint32_t shift) {
   uint64_t sum_low = (uint64_t)sum << shift;
   uint32_t sum_high = (uint32_t)(sum >> 32 >> (32 - shift));
   uint64_t low, high;
   wd_stats_shift(square, 2 * shift, &low, &high);
-#ifdef __CUDA_ARCH__
-  asm("add.cc.u64 %0, %0, %2;\n\taddc.u32 %1, %1, %3;"
-      : "+l"(t.sum_low), "+r"(t.sum_high)
-      : "l"(sum_low), "r"(sum_high));
-  asm("add.cc.u64 %0, %0, %3;\n\taddc.cc.u64 %1, %1, %4;\n\taddc.u32 %2, %2, 0;"
-      : "+l"(t.square_low), "+l"(t.square_middle), "+r"(t.square_high)
-      : "l"(low), "l"(high));
-#else
-  t.sum_low += sum_low;
-  t.sum_high += sum_high + (t.sum_low < sum_low);
-  unsigned __int128 all = ((unsigned __int128)t.square_middle << 64 | t.square_low);
-  unsigned __int128 more = (unsigned __int128)high << 64 | low;
-  all += more;
-  t.square_low = (uint64_t)all;
-  t.square_middle = (uint64_t)(all >> 64);
-  t.square_high += all < more;
-#endif
+  wd_stats_add_wide(t, sum_low, sum_high, low, high, 0);
 }
 
 // Moves the base so that `power` lies within its span, a little from its end: far above it where the values grew, as
@@ -198,7 +249,7 @@ WD_FN void wd_stats_move(wd_stats_thread<FIXED> &t, int power) {
   if (t.base != WD_STATS_NO_BASE) {
     wd_stats_empty(t, t.total);
   }
-  t.base = power - (up ? 20 : 4);
+  t.base = power - (up ? 14 : 4);
   t.base = t.base < -149 ? -149 : t.base;
 }
 
@@ -215,23 +266,25 @@ WD_FN void wd_stats_add(wd_stats_thread<FIXED> &t, int64_t sum, uint64_t square,
   }
 }
 
-// A value that may be a new extreme. Neighbours who ask at the same time agree first, so that one adds for all.
+// Makes t.range part of the extremes. Neighbours who have one at the same time agree first, and one writes for all.
 template <bool FIXED>
-WD_FN void wd_stats_extreme(wd_stats_thread<FIXED> &t, float value) {
-  uint32_t key = wd_stats_key(wd_float_bits(value)), low = ~key;
+WD_FN void wd_stats_extremes(wd_stats_thread<FIXED> &t) {
+  if (t.range.low <= t.range.high) {
+    uint32_t high = wd_stats_key(wd_float_bits(t.range.high)), low = ~wd_stats_key(wd_float_bits(t.range.low));
+    t.range = wd_no_range();
+    bool write = true;
 #if defined(__CUDA_ARCH__)
-  uint32_t active = __activemask();
-  key = __reduce_max_sync(active, key);
-  low = __reduce_max_sync(active, low);
-  if ((uint32_t)__ffs((int)active) != threadIdx.x % 32 + 1) {
-    return;
-  }
+    uint32_t active = __activemask();
+    high = __reduce_max_sync(active, high);
+    low = __reduce_max_sync(active, low);
+    write = (uint32_t)__ffs((int)active) == threadIdx.x % 32 + 1;
 #endif
-  if (key > t.cta->largest) {
-    wd_atomic_max(&t.cta->largest, key);
-  }
-  if (low > t.cta->smallest) {
-    wd_atomic_max(&t.cta->smallest, low);
+    if (write && high > t.cta->largest) {
+      wd_atomic_max(&t.cta->largest, high);
+    }
+    if (write && low > t.cta->smallest) {
+      wd_atomic_max(&t.cta->smallest, low);
+    }
   }
 }
 
@@ -316,24 +369,43 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
     return;
   }
   if (!(largest <= t.ceiling && smallest >= t.floor)) {
-    wd_stats_extreme(t, largest);
-    wd_stats_extreme(t, smallest);
+    t.range.low = smallest;
+    t.range.high = largest;
+    wd_stats_extremes(t);
     wd_stats_look(t);
   }
+  // In units of the least significant bit of a value 2^15 times smaller than the largest: a mantissa times a power of
+  // two of 16 bits, and the square's two halves of 24 bits times one of 31. The rare smaller ones go on their own.
+  int first = (int)(top >> 23) - 15;
+  first = first < 1 ? 1 : first;
+  int64_t sum = 0;
+  uint64_t low = 0, high = 0;
 #pragma unroll
   for (int i = 0; i < N; i++) {
-    wd_stats_count1(t, values[i]);
     uint32_t bits = wd_float_bits(values[i]);
+    wd_stats_count(t, bits, 1);
     uint32_t m = (bits & 0x7fffff) | 0x800000;
-    int power = (int)(bits >> 23 & 255) - 150;
-    if ((uint32_t)(power - t.base) > WD_STATS_SPAN) {
-      if (power == -150) {
-        continue;  // zero
+    uint32_t up = (bits >> 23 & 255) - (uint32_t)first;
+    if (up > 15) {
+      if (bits << 1) {
+        int power = (int)(bits >> 23 & 255) - 150;
+        wd_stats_add(t, (int32_t)bits < 0 ? -(int64_t)m : (int64_t)m, (uint64_t)m * m, power);
       }
-      wd_stats_move(t, power);
+    } else {
+      int32_t unit = (int32_t)((uint32_t)((int32_t)bits >> 31 | 1) << up);
+      uint32_t unit_square = (uint32_t)(unit * unit);
+      uint64_t square = (uint64_t)m * m;
+      sum += (int64_t)(int32_t)m * unit;
+      low += (square & 0xffffff) * unit_square;
+      high += (square >> 24) * unit_square;
     }
-    wd_stats_add_here(t, (int32_t)bits < 0 ? -(int64_t)m : (int64_t)m, (uint64_t)m * m, (uint32_t)(power - t.base));
   }
+  int power = first - 150;
+  if ((uint32_t)(power - t.base) > WD_STATS_SPAN - 12) {
+    wd_stats_move(t, power);
+  }
+  wd_stats_add_here(t, sum, low, (uint32_t)(power - t.base));
+  wd_stats_add_here(t, 0, high, (uint32_t)(power - t.base) + 12);
 }
 
 #endif

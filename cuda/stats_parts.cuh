@@ -3,7 +3,8 @@
 //
 //   wd_stats_part<TYPE>::run(t, b, part, factor)
 //
-// does one of PARTS equal parts of the block at b, a thread's share. It returns a mask of those groups of eight
+// does one of PARTS equal parts of the block at b, a thread's share. What may be a new extreme it adds to t.range, for
+// the caller to look at (wd_stats_extremes). It returns a mask of those groups of eight
 // elements (bit g: elements 8 g to 8 g + 7) that it left alone: whose values need a closer look, because they are not
 // finite, may be a new extreme or overflow as FP16, or are such that the short way would not be exact. The caller does
 // those value by value from formats/decode8.h. So what stands here is only for ordinary groups.
@@ -170,7 +171,7 @@ template <class T>
 WD_FN void wd_count_value(T &t, bool extreme, float value, uint32_t n) {
   wd_stats_count(t, wd_float_bits(value), n);
   if (extreme && n) {
-    wd_stats_extreme(t, value);
+    wd_range_add(&t.range, value);
   }
 }
 
@@ -199,7 +200,7 @@ WD_FN void wd_linear(T &t, float d, const uint32_t *words, int32_t *sum, int32_t
     *square = wd_dot_signed(k, k, *square);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      wd_stats_count1(t, wd_mul(d, wd_byte_float(words[i], j, 128)));
+      wd_stats_count(t, wd_float_bits(wd_mul(d, wd_byte_float(words[i], j, 128))), 1);
     }
   }
 }
@@ -220,12 +221,12 @@ WD_FN void wd_byte_range(const uint32_t *words, float *least, float *most) {
   *most = (float)((int)(high & 0xffff) - 128);
 }
 
-template <int N, class T>
-WD_FN void wd_linear_extremes(T &t, float d, const uint32_t *words) {
+template <int N>
+WD_FN void wd_linear_range(struct wd_range *range, float d, const uint32_t *words) {
   float least, most;
   wd_byte_range<N>(words, &least, &most);
-  wd_stats_extreme(t, wd_mul(d, least));
-  wd_stats_extreme(t, wd_mul(d, most));
+  wd_range_add(range, wd_mul(d, least));
+  wd_range_add(range, wd_mul(d, most));
 }
 
 // A block of 32 elements with a half as its scale: bytes k + 128 of the range given.
@@ -238,7 +239,7 @@ WD_FN uint32_t wd_linear_block(T &t, const uint8_t *scale, const uint32_t *words
     return 15;
   }
   if (need == WD_STATS_EXTREMES) {
-    wd_linear_extremes<8>(t, d, words);
+    wd_linear_range<8>(&t.range, d, words);
   }
   int32_t sum = 0, square = 0;
   wd_linear<8>(t, d, words, &sum, &square);
@@ -359,7 +360,7 @@ struct wd_stats_part<WD_IQ4_XS> : wd_fixed_type {
         int32_t group_sum = 0, group_square = 0;
         wd_iq4_words(b + WD_IQ4_XS_Q + 16 * s, k);
         if (need == WD_STATS_EXTREMES) {
-          wd_linear_extremes<8>(t, scale, k);
+          wd_linear_range<8>(&t.range, scale, k);
         }
         wd_linear<8>(t, scale, k, &group_sum, &group_square);
         sum += sc * group_sum;
@@ -400,7 +401,7 @@ struct wd_stats_part<WD_Q3_K> : wd_fixed_type {
           k[i] = ((q[i] >> 2 * j & 0x03030303) | (h[i] >> (4 * upper + j) & WD_ONES) << 2) + 0x7c7c7c7c;
         }
         if (need == WD_STATS_EXTREMES) {
-          wd_linear_extremes<4>(t, scale, k);
+          wd_linear_range<4>(&t.range, scale, k);
         }
         wd_linear<4>(t, scale, k, &group_sum, &group_square);
         sum += sc * group_sum;
@@ -441,7 +442,7 @@ struct wd_stats_part<WD_Q6_K> : wd_fixed_type {
           k[i] = ((q[i] >> 4 * j & 0x0f0f0f0f) | (h[i] >> (2 * odd + 4 * j) & 0x03030303) << 4) + 0x60606060;
         }
         if (need == WD_STATS_EXTREMES) {
-          wd_linear_extremes<4>(t, scale, k);
+          wd_linear_range<4>(&t.range, scale, k);
         }
         wd_linear<4>(t, scale, k, &group_sum, &group_square);
         sum += sc * group_sum;
@@ -466,13 +467,13 @@ struct wd_stats_part<WD_Q8_K> : wd_moving_type {
     uint32_t k[8];
     wd_read<8>(b + WD_Q8_K_Q + 32 * part, k);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float y[8];
+    for (int i = 0; i < 2; i++) {
+      float y[16];
 #pragma unroll
-      for (int j = 0; j < 8; j++) {
-        y[j] = wd_mul(d, wd_byte_float(k[2 * i + j / 4] ^ WD_BIAS, j % 4, 128));
+      for (int j = 0; j < 16; j++) {
+        y[j] = wd_mul(d, wd_byte_float(k[4 * i + j / 4] ^ WD_BIAS, j % 4, 128));
       }
-      wd_stats_values<8>(t, y);
+      wd_stats_values<16>(t, y);
     }
     return 0;
   }
@@ -501,7 +502,7 @@ struct wd_stats_part<WD_MXFP4> : wd_moving_type {
       k[2 * i + 1] = WD_LOOKUP(WD_FP4_DOUBLED, q[i] >> 16);
     }
     if (need == WD_STATS_EXTREMES) {
-      wd_linear_extremes<8>(t, d, k);
+      wd_linear_range<8>(&t.range, d, k);
     }
     int32_t sum = 0, square = 0;
     wd_linear<8>(t, d, k, &sum, &square);
@@ -558,14 +559,14 @@ struct wd_stats_part<WD_NVFP4> : wd_moving_type {
         square3 = wd_dot_signed(k3, k3, square3);
 #pragma unroll
         for (int n = 0; n < 4; n++) {
-          wd_stats_count1(t, wd_mul(wd_mul(wd_byte_float(biased, n, 128), d), factor));
+          wd_stats_count(t, wd_float_bits(wd_mul(wd_mul(wd_byte_float(biased, n, 128), d), factor)), 1);
         }
       }
       if (need == WD_STATS_EXTREMES) {
         float low, high;
         wd_byte_range<4>(all, &low, &high);
-        wd_stats_extreme(t, wd_mul(wd_mul(low, d), factor));
-        wd_stats_extreme(t, wd_mul(wd_mul(high, d), factor));
+        wd_range_add(&t.range, wd_mul(wd_mul(low, d), factor));
+        wd_range_add(&t.range, wd_mul(wd_mul(high, d), factor));
       }
       if (bits1 << 1) {
         add(t, one, sum - sum3, (uint32_t)(square - square3));
@@ -617,17 +618,17 @@ WD_FN void wd_affine(T &t, float a, float b, const uint32_t *words, uint32_t *su
     *square = wd_dot(words[i], words[i], *square);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      wd_stats_count1(t, wd_multiply_subtract(a, wd_byte_float(words[i], j, 0), b));
+      wd_stats_count(t, wd_float_bits(wd_multiply_subtract(a, wd_byte_float(words[i], j, 0), b)), 1);
     }
   }
 }
 
-template <int N, class T>
-WD_FN void wd_affine_extremes(T &t, float a, float b, const uint32_t *words) {
+template <int N>
+WD_FN void wd_affine_range(struct wd_range *range, float a, float b, const uint32_t *words) {
   float least, most;
   wd_byte_range<N>(words, &least, &most);
-  wd_stats_extreme(t, wd_multiply_subtract(a, least + 128, b));
-  wd_stats_extreme(t, wd_multiply_subtract(a, most + 128, b));
+  wd_range_add(range, wd_multiply_subtract(a, least + 128, b));
+  wd_range_add(range, wd_multiply_subtract(a, most + 128, b));
 }
 
 // A block of 32 elements d * q + m.
@@ -641,7 +642,7 @@ WD_FN uint32_t wd_affine_block(T &t, const uint8_t *scales, const uint32_t *word
     return 15;
   }
   if (need == WD_STATS_EXTREMES) {
-    wd_affine_extremes<8>(t, d, b, words);
+    wd_affine_range<8>(&t.range, d, b, words);
   }
   uint32_t q = 0, qq = 0;
   int32_t sum = 0;
@@ -716,7 +717,7 @@ struct wd_stats_k45 : wd_fixed_type {
           }
         }
         if (need == WD_STATS_EXTREMES) {
-          wd_affine_extremes<8>(t, scale, min, words);
+          wd_affine_range<8>(&t.range, scale, min, words);
         }
         wd_affine<8>(t, scale, min, words, &group, &group_square);
         wd_affine_add((int32_t)((uint32_t)(s.d.mantissa * sc) << (s.d.power - s.power)),
@@ -1263,7 +1264,7 @@ struct wd_stats_part<WD_IQ3_XXS> : wd_fixed_type {
         k[j] = wd_iq3_word(t, q[2 * i + j / 4] >> 8 * (j % 4) & 255, signs >> 4 * j);
       }
       if (need == WD_STATS_EXTREMES) {
-        wd_linear_extremes<8>(t, scale, k);
+        wd_linear_range<8>(&t.range, scale, k);
       }
       int32_t group_sum = 0, group_square = 0;
       wd_linear<8>(t, scale, k, &group_sum, &group_square);
@@ -1307,7 +1308,7 @@ struct wd_stats_part<WD_IQ3_S> : wd_fixed_type {
         k[j] = wd_iq3_word(t, index, signs[i] >> 4 * j);
       }
       if (need == WD_STATS_EXTREMES) {
-        wd_linear_extremes<8>(t, scale, k);
+        wd_linear_range<8>(&t.range, scale, k);
       }
       int32_t group_sum = 0, group_square = 0;
       wd_linear<8>(t, scale, k, &group_sum, &group_square);

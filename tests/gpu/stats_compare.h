@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cuda/stats.h"
+#include "cuda/stats_total.h"
 
 static inline int stats_same_u64(const char *what, const char *field, uint64_t got, uint64_t want) {
   if (got != want) {

@@ -57,7 +57,7 @@ struct run_type {
       tally->cta.table[i] = wd_stats_table<part>::entry((uint32_t)i);
     }
     wd_stats_thread<part::FIXED> t;
-    wd_stats_start(t, &tally->cta, &tally->total, 5);
+    wd_stats_start(t, &tally->cta, &tally->total, 5, 128);
     for (uint64_t n = 0; n < n_blocks; n++) {
       uint8_t block[WD_MAX_BLOCK_BYTES];
       stats_fill_block(fill, (enum wd_type)TYPE, n, block);
@@ -65,6 +65,7 @@ struct run_type {
       for (int p = 0; p < PARTS; p++) {
         wd_stats_look(t);
         uint32_t mask = part::run(t, block, (uint32_t)p, factor);
+        wd_stats_extremes(t);
         wd_stats_rest<TYPE>(t, block, mask, factor);
         tally->left_alone += wd_popcount(mask);
         tally->groups += ELEMENTS / 8 / PARTS;
@@ -84,11 +85,12 @@ template <int TYPE>
 struct run_type<TYPE, true> {
   static void run(enum stats_fill fill, uint64_t n_blocks, struct tally *tally, struct wd_stats *got,
                   struct wd_stats *want) {
+    constexpr int CHUNK = 16;
     wd_stats_thread<false> t;
-    wd_stats_start(t, &tally->cta, &tally->total, 5);
-    for (uint64_t n = 0; n < n_blocks; n += 8) {
-      float values[8];
-      int m = n_blocks - n < 8 ? (int)(n_blocks - n) : 8;
+    wd_stats_start(t, &tally->cta, &tally->total, 5, 128);
+    for (uint64_t n = 0; n < n_blocks; n += CHUNK) {
+      float values[CHUNK];
+      int m = n_blocks - n < CHUNK ? (int)(n_blocks - n) : CHUNK;
       for (int i = 0; i < m; i++) {
         uint8_t block[8];
         float y[8];
@@ -98,8 +100,8 @@ struct run_type<TYPE, true> {
       }
       wd_stats_add(want, values, (size_t)m);
       wd_stats_look(t);
-      if (m == 8) {
-        wd_stats_values<8>(t, values);
+      if (m == CHUNK) {
+        wd_stats_values<CHUNK>(t, values);
       } else {
         for (int i = 0; i < m; i++) {
           wd_stats_value(t, values[i]);

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "cuda/stats.h"
 #include "tests/gpu/stats_blocks.h"
 #include "tests/gpu/stats_compare.h"
 
