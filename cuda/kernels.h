@@ -37,19 +37,20 @@ struct wd_piece {
 };
 
 #define WD_MAX_PIECES 1020
+#define WD_FEW_PIECES 30
 
+// Elements of a tile.
+#define WD_PIECE_TILE 4096
+
+// Pieces travel as parameters of the launch. That takes time for many, so there is a kernel for few too.
+template <int COUNT>
 struct wd_pieces {
-  struct wd_piece piece[WD_MAX_PIECES];
+  wd_piece piece[COUNT];
   uint32_t n;
 };
 
-// Elements of a tile of this type.
-static inline __host__ __device__ uint32_t wd_piece_tile(int type) {
-  return type == WD_F64 || type == WD_I64 ? 2048 : 4096;
-}
-
-// One launch over all tiles. shared_bytes: the most that a tile of these pieces needs.
-cudaError_t wd_pieces_launch(const struct wd_pieces *pieces, uint32_t tiles, uint32_t shared_bytes,
+// One launch over all tiles of the pieces. shared_bytes: the most that a tile of these pieces needs.
+cudaError_t wd_pieces_launch(const wd_pieces<WD_MAX_PIECES> *pieces, uint32_t tiles, uint32_t shared_bytes,
                              cudaStream_t stream);
 
 #endif

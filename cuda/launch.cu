@@ -26,14 +26,23 @@ static const format formats[WD_TYPE_COUNT] = {
 #undef FORMAT
 };
 
-// The index of a type in `formats` (an enum wd_type), or -1.
+// By id: the index of a type in `formats` (an enum wd_type), plus 1; 0 where there is no such type.
+#define IDS 64
+struct index_by_id {
+  uint8_t index[IDS];
+};
+static constexpr index_by_id make_index() {
+  index_by_id all = {};
+#define INDEX(name, id, elements, bytes) all.index[id] = WD_##name + 1;
+  WD_TYPES(INDEX)
+#undef INDEX
+  return all;
+}
+static constexpr index_by_id ids = make_index();
+
+// The index of a type in `formats`, or -1.
 static int find(int id) {
-  for (int i = 0; i < WD_TYPE_COUNT; i++) {
-    if (formats[i].id == id) {
-      return i;
-    }
-  }
-  return -1;
+  return id >= 0 && id < IDS ? ids.index[id] - 1 : -1;
 }
 
 static bool aligned(const void *p, unsigned alignment) {
@@ -47,25 +56,28 @@ static bool valid(int type, int output, const void *out, const void *in, int64_t
 
 // Pieces on their way into a launch.
 struct batch {
-  wd_pieces pieces;
   uint32_t tiles;
   uint32_t shared_bytes;
+  wd_pieces<WD_MAX_PIECES> pieces;
 };
+
+static void reset(batch *b) {
+  b->pieces.n = b->tiles = b->shared_bytes = 0;
+}
 
 static cudaError_t flush(batch *b, cudaStream_t stream) {
   if (b->pieces.n == 0) {
     return cudaSuccess;
   }
   const cudaError_t error = wd_pieces_launch(&b->pieces, b->tiles, b->shared_bytes, stream);
-  b->pieces.n = 0;
-  b->tiles = b->shared_bytes = 0;
+  reset(b);
   return error;
 }
 
 // Adds a valid piece; launches what was there before it where the two do not fit together.
 static cudaError_t add(batch *b, int type, int output, void *out, const void *in, int64_t n, uint32_t first,
                        float factor, cudaStream_t stream) {
-  const uint64_t size = wd_piece_tile(type), span = first + (uint64_t)n, tiles = (span + size - 1) / size;
+  const uint64_t span = first + (uint64_t)n, tiles = (span + WD_PIECE_TILE - 1) / WD_PIECE_TILE;
   if (n == 0) {
     return cudaSuccess;
   }
@@ -78,8 +90,8 @@ static cudaError_t add(batch *b, int type, int output, void *out, const void *in
       return error;
     }
   }
-  const uint64_t most = span < size ? span : size;
-  const uint32_t bytes = (uint32_t)((most + formats[type].elements - 1) / formats[type].elements * formats[type].bytes);
+  const uint32_t most = span < WD_PIECE_TILE ? (uint32_t)span : WD_PIECE_TILE;
+  const uint32_t bytes = (most + formats[type].elements - 1) / formats[type].elements * formats[type].bytes;
   wd_piece *piece = &b->pieces.piece[b->pieces.n++];
   piece->in = (const uint8_t *)in;
   piece->out = (uint8_t *)out;
@@ -92,11 +104,6 @@ static cudaError_t add(batch *b, int type, int output, void *out, const void *in
   b->tiles += (uint32_t)tiles;
   b->shared_bytes = bytes > b->shared_bytes ? bytes : b->shared_bytes;
   return cudaSuccess;
-}
-
-static void reset(batch *b) {
-  b->pieces.n = 0;
-  b->tiles = b->shared_bytes = 0;
 }
 
 int64_t wd_dequant_block_elements(int ggml_type_id) {

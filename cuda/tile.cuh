@@ -31,7 +31,7 @@ WD_DEV void wd_copy_start(uint8_t *tile, const uint8_t *src, uint32_t n, uint64_
   if (threadIdx.x == 0) {
     const uint32_t bar = wd_shared_address(barrier);
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bar) : "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(n) : "memory");
     if (n > 0) {
       uint64_t keep;
@@ -70,38 +70,37 @@ WD_DEV void wd_copy_wait(uint64_t *barrier) {
 #endif
 }
 
-#define WD_ALL 2
+// Eight floats to 16-byte aligned memory, past the caches: nobody here reads them again. All lanes of a warp call it,
+// with neighbouring places: two neighbours swap halves, so that both stores of a warp write whole 32-byte sectors, as
+// half sectors would halve the speed. The even lane stores the first half of its own and of its neighbour's elements,
+// the odd lane the second.
+WD_DEV void wd_store_pairs(uint8_t *out, const float *y) {
+  const bool odd = threadIdx.x % 2 != 0;
+  float first[4], second[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const float other = __shfl_xor_sync(0xffffffff, odd ? y[j] : y[4 + j], 1);
+    first[j] = odd ? other : y[j];
+    second[j] = odd ? y[4 + j] : other;
+  }
+  float4 *at = (float4 *)(out + (odd ? -16 : 0));
+  __stcs(at, make_float4(first[0], first[1], first[2], first[3]));
+  __stcs(at + 2, make_float4(second[0], second[1], second[2], second[3]));
+}
 
-// Eight elements to 16-byte aligned memory (32 bytes as F32) where left > 0 (WD_ALL: in all lanes), past the caches:
-// nobody here reads them again. All lanes of a warp call it, with neighbouring places.
+// Eight elements to 16-byte aligned memory, likewise.
 template <int OUT, class Decoder, int A>
-WD_DEV void wd_store8(uint8_t *out, int left, wd_at b, uint32_t g, float factor) {
+WD_DEV void wd_store8(uint8_t *out, wd_at b, uint32_t g, float factor) {
   if constexpr (OUT == WD_GPU_F32) {
     float y[8];
     Decoder::template floats<A>(b, g, factor, y);
-    // Two neighbours swap halves, so that both stores of a warp write whole 32-byte sectors: half sectors halve the
-    // speed. The even lane stores the first half of its own and its neighbour's elements, the odd lane the second.
-    const bool odd = threadIdx.x % 2 != 0;
-    float first[4], second[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const float other = __shfl_xor_sync(0xffffffff, odd ? y[j] : y[4 + j], 1);
-      first[j] = odd ? other : y[j];
-      second[j] = odd ? y[4 + j] : other;
-    }
-    float4 *at = (float4 *)(out + (odd ? -16 : 0));
-    if (left + odd > 0) {  // the even lane's elements
-      __stcs(at, make_float4(first[0], first[1], first[2], first[3]));
-    }
-    if (left + odd > 1) {  // the odd lane's
-      __stcs(at + 2, make_float4(second[0], second[1], second[2], second[3]));
-    }
-  } else if (left > 0) {
+    wd_store_pairs(out, y);
+  } else {
     __stcs((uint4 *)out, Decoder::template packed<A, OUT>(b, g, factor));
   }
 }
 
-// The first n of eight elements, one by one.
+// The first n of eight elements, or all of them, one by one.
 template <int OUT, class Decoder, int A>
 WD_DEV void wd_store_some(void *out, int n, wd_at b, uint32_t g, float factor) {
   float y[8];

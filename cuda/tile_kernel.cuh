@@ -17,64 +17,61 @@ constexpr int wd_tile_elements = 2048;
 
 template <int TYPE, int OUT>
 __global__ void __launch_bounds__(WD_THREADS)
-    wd_tile_kernel(uint8_t *out, const uint8_t *in, uint64_t count, float factor) {
-  constexpr int TILE = wd_tile_elements<TYPE>;
+    wd_tile_kernel(uint8_t *out, const uint8_t *in, uint32_t whole_tiles, uint32_t rest, float factor) {
+  typedef wd_gpu<TYPE> Decoder;
+  constexpr int TILE = wd_tile_elements<TYPE>, ROUNDS = TILE / (8 * WD_THREADS);
   constexpr int ELEMENTS = wd_block_elements[TYPE], BYTES = wd_block_bytes[TYPE], A = wd_aligned<16>(BYTES);
   constexpr int TILE_BYTES = TILE / ELEMENTS * BYTES, GROUPS = ELEMENTS / 8, OUT_BYTES = OUT == WD_GPU_F32 ? 4 : 2;
-  constexpr int STORED = wd_stored_bytes[TYPE];
-  typedef wd_gpu<TYPE> Decoder;
   static_assert(TILE % ELEMENTS == 0 && TILE_BYTES % 16 == 0 && TILE % (8 * WD_THREADS) == 0, "whole tiles");
+  static_assert(WD_THREADS % GROUPS == 0, "whole blocks at a time");
   __shared__ __align__(128) uint8_t tile[TILE_BYTES + WD_TILE_ROOM];
   __shared__ uint64_t barrier;
 
   in += (uint64_t)blockIdx.x * TILE_BYTES;
-  out += (uint64_t)blockIdx.x * TILE * OUT_BYTES;
-  const uint64_t rest = count - (uint64_t)blockIdx.x * TILE;
-  const int n = rest < TILE ? (int)rest : TILE;
-  uint32_t bytes = TILE_BYTES;
-  if (n < TILE) {  // the last tile
-    bytes = STORED ? (uint32_t)n * STORED : (uint32_t)(n + ELEMENTS - 1) / ELEMENTS * BYTES;
-    const uint32_t i = bytes / 16 * 16 + threadIdx.x;
-    if (i < bytes) {
-      tile[i] = in[i];
-    }
-  }
-  wd_copy_start(tile, in, bytes / 16 * 16, &barrier);
-  Decoder::prepare();
-  wd_copy_wait(&barrier);
-
-  // Not unrolled: the other warps of the multiprocessor hide the latencies, and code that is read once more at the
-  // start of every launch costs more than branches.
-  if (n == TILE) {
+  out += (uint64_t)blockIdx.x * TILE * OUT_BYTES + threadIdx.x * (8 * OUT_BYTES);
+  // A thread's group is the same in every block that it decodes a part of, so that what follows from its number is
+  // worked out once. Loops are not unrolled: the other warps of the multiprocessor hide the latencies, and more code
+  // takes longer to arrive when a launch begins.
+  const uint32_t g = threadIdx.x % GROUPS, first = threadIdx.x / GROUPS * BYTES;
+  if (blockIdx.x < whole_tiles) {
+    wd_copy_start(tile, in, TILE_BYTES, &barrier);
+    Decoder::prepare();
+    wd_copy_wait(&barrier);
 #pragma unroll 1
-    for (int group = (int)threadIdx.x; group < TILE / 8; group += WD_THREADS) {
-      wd_store8<OUT, Decoder, A>(out + group * (8 * OUT_BYTES), WD_ALL, wd_at{tile, (uint32_t)(group / GROUPS * BYTES)},
-                                 group % GROUPS, factor);
+    for (uint32_t k = 0; k < ROUNDS; k++) {
+      wd_store8<OUT, Decoder, A>(out + k * (8 * WD_THREADS * OUT_BYTES),
+                                 wd_at{tile, first + k * (WD_THREADS / GROUPS * BYTES)}, g, factor);
     }
     return;
   }
-#pragma unroll 1
-  for (int group = (int)threadIdx.x; group < TILE / 8; group += WD_THREADS) {
-    wd_store8<OUT, Decoder, A>(out + group * (8 * OUT_BYTES), n / 8 - group,
-                               wd_at{tile, (uint32_t)(group / GROUPS * BYTES)}, group % GROUPS, factor);
+
+  // The last tile, which is not a whole one.
+  constexpr uint32_t STORED = wd_stored_bytes[TYPE];
+  const uint32_t bytes = STORED ? rest * STORED : (rest + ELEMENTS - 1) / ELEMENTS * BYTES;
+  const uint32_t i = bytes / 16 * 16 + threadIdx.x;
+  if (i < bytes) {
+    tile[i] = in[i];
   }
-  if (n % 8 != 0 && n / 8 % WD_THREADS == (int)threadIdx.x) {
-    const int group = n / 8;
-    wd_store_some<OUT, Decoder, A>(out + group * (8 * OUT_BYTES), n % 8,
-                                   wd_at{tile, (uint32_t)(group / GROUPS * BYTES)}, group % GROUPS, factor);
+  wd_copy_start(tile, in, bytes / 16 * 16, &barrier);
+  wd_copy_wait(&barrier);
+#pragma unroll 1
+  for (uint32_t k = 0; k < ROUNDS; k++) {
+    wd_store_some<OUT, Decoder, A>(out + k * (8 * WD_THREADS * OUT_BYTES),
+                                   (int)rest - 8 * (int)(k * WD_THREADS + threadIdx.x),
+                                   wd_at{tile, first + k * (WD_THREADS / GROUPS * BYTES)}, g, factor);
   }
 }
 
 template <int TYPE, int OUT>
 static cudaError_t wd_tile_launch(void *out, const void *in, uint64_t count, float factor, cudaStream_t stream) {
   constexpr int TILE = wd_tile_elements<TYPE>;
-  const uint64_t tiles = count / TILE + (count % TILE != 0);
-  if (tiles > 0x7fffffff) {
+  if (count / TILE >= 0x7fffffff) {
     return cudaErrorInvalidValue;
   }
-  void *args[] = {&out, &in, &count, &factor};
-  return cudaLaunchKernel((const void *)wd_tile_kernel<TYPE, OUT>, dim3((unsigned)tiles), dim3(WD_THREADS), args, 0,
-                          stream);
+  uint32_t whole_tiles = (uint32_t)(count / TILE), rest = (uint32_t)(count % TILE);
+  void *args[] = {&out, &in, &whole_tiles, &rest, &factor};
+  return cudaLaunchKernel((const void *)wd_tile_kernel<TYPE, OUT>, dim3(whole_tiles + (rest > 0)), dim3(WD_THREADS),
+                          args, 0, stream);
 }
 
 // Defines what kernels.h declares for a type.

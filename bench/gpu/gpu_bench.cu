@@ -98,7 +98,7 @@ static double measure_cpu(const bench *b, const wd_decode_path *path, const wd_t
 struct small {
   const char *what;
   double pieces, one, calls;  // microseconds on the GPU: in one call of pieces, as one tensor, in a call each
-  double host;                // microseconds of the host in the one call
+  double host;                // microseconds of the host in the one call of pieces
 };
 
 #define SMALL_COUNT 1000
@@ -125,17 +125,22 @@ static small measure_small(const bench *b, const char *what, int type, int outpu
   const int runs = b->smoke ? 3 : 101;
   small s = {what, 0, 0, 0, 0};
   std::vector<double> host;
-  s.pieces = 1e6 * time_runs(runs, b->stream, [&](int i) {
-               const double begin = now();
-               CHECK(wd_dequant_pieces_launch(pieces[i % MOST_SETS].data(), SMALL_COUNT, b->stream));
-               host.push_back(now() - begin);
-             });
+  const auto call = [&](int i) {
+    const double begin = now();
+    CHECK(wd_dequant_pieces_launch(pieces[i % MOST_SETS].data(), SMALL_COUNT, b->stream));
+    host.push_back(now() - begin);
+  };
+  s.pieces = 1e6 * time_runs(runs, b->stream, call, 200);
   s.host = 1e6 * median(host);
   if (type >= 0) {
-    s.one = 1e6 * time_runs(runs, b->stream, [&](int i) {
-              CHECK(wd_dequant_launch((int)wd_types[type].id, output, b->out + i % MOST_SETS * set_out,
-                                      b->in + i % MOST_SETS * set_in, SMALL_COUNT * SMALL_ELEMENTS, 1.0f, b->stream));
-            });
+    s.one = 1e6 * time_runs(
+                      runs, b->stream,
+                      [&](int i) {
+                        CHECK(wd_dequant_launch((int)wd_types[type].id, output, b->out + i % MOST_SETS * set_out,
+                                                b->in + i % MOST_SETS * set_in, SMALL_COUNT * SMALL_ELEMENTS, 1.0f,
+                                                b->stream));
+                      },
+                      200);
   }
   s.calls = 1e6 * time_runs(b->smoke ? 1 : 5, b->stream, [&](int i) {
               for (const wd_dequant_piece &p : pieces[i % MOST_SETS]) {
