@@ -4,13 +4,16 @@
 WEIGHTD and WEIGHTCTL name the programs (default: what Bazel built), WEIGHTD_GOLDEN the folder of golden files, and
 WEIGHTD_FULL=1 asks for the long tests. WEIGHTD_WRAPPER is a command to run the server under, such as valgrind.
 """
+import atexit
 import itertools
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import grpc
@@ -31,11 +34,10 @@ PATIENCE = 120 * (10 if WRAPPER else 1)
 
 def _generate_stubs():
     """Python modules of our protos, made afresh in a folder of their own."""
-    import tempfile
-
     from grpc_tools import protoc
 
     out = tempfile.mkdtemp(prefix="weightd-stubs-")
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
     files = ["weightd/v1/weightd.proto", "grpc/reflection/v1/reflection.proto"]
     for f in files:
         status = protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}", f])
