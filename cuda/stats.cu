@@ -55,7 +55,9 @@ struct arguments {
   int64_t factor_blocks;
   int64_t factor_phase;
   struct wd_gpu_stats *total;
+  // Constants that the compiler shall not know: see stats_acc.cuh and stats_parts.cuh.
   uint32_t pitch;  // bytes from a bin's counters to the next's
+  uint32_t two23;
 };
 
 // Starts the copy of a tile to shared memory, in aligned pieces of 16 bytes: byte 0 of the tile arrives at `stage` plus
@@ -175,7 +177,7 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
     cta->table[i] = shape<TYPE>::entry((uint32_t)i);
   }
   wd_stats_thread<shape<TYPE>::FIXED> t;
-  wd_stats_start(t, cta, a.total, threadIdx.x % 32, a.pitch);
+  wd_stats_start(t, cta, a.total, threadIdx.x % 32, a.pitch, a.two23);
 
   const int64_t tiles = (a.blocks + BLOCKS - 1) / BLOCKS;
   uint32_t stage = 0;
@@ -280,7 +282,8 @@ extern "C" cudaError_t wd_gpu_stats_launch(uint32_t ggml_type_id, const void *in
   if (num_blocks < 0 || num_blocks >= (int64_t)1 << 36 || (factors && (blocks_per_factor < 1 || first_block < 0))) {
     return cudaErrorInvalidValue;
   }
-  const arguments a = {(const uint8_t *)in, num_blocks, factors, blocks_per_factor, first_block, stats, 32 * 4};
+  const arguments a = {(const uint8_t *)in, num_blocks, factors, blocks_per_factor,
+                       first_block,         stats,      32 * 4,  0x4b000000};
   switch (ggml_type_id) {
 #define WD_LAUNCH(name, id, elements, bytes) \
   case id:                                   \

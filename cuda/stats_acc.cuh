@@ -87,6 +87,17 @@ WD_FN void wd_range_add(struct wd_range *range, float value) {
   range->high = value > range->high ? value : range->high;
 }
 
+// n * 2^bits where bits is below 32, else 0.
+WD_FN uint32_t wd_stats_shift32(uint32_t n, uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  uint32_t result;
+  asm("shl.b32 %0, %1, %2;" : "=r"(result) : "r"(n), "r"(bits));
+  return result;
+#else
+  return bits < 32 ? n << bits : 0;
+#endif
+}
+
 // The widest shift, and the base of types whose scales are halves.
 #define WD_STATS_SPAN 32
 #define WD_STATS_HALF_BASE (-27)
@@ -99,6 +110,7 @@ struct wd_stats_thread {
   struct wd_gpu_stats *total;
   uint32_t lane;
   uint32_t counts, pitch;  // on the GPU: address of the lane's first counter, and 128
+  uint32_t two23;          // 2^23 as a float
   int base;
   uint64_t sum_low;
   uint32_t sum_high;  // two's complement with sum_low
@@ -112,13 +124,14 @@ struct wd_stats_thread {
 
 template <bool FIXED>
 WD_FN void wd_stats_start(wd_stats_thread<FIXED> &t, struct wd_stats_cta *cta, struct wd_gpu_stats *total,
-                          uint32_t lane, uint32_t pitch) {
+                          uint32_t lane, uint32_t pitch, uint32_t two23) {
 #ifdef __CUDA_ARCH__
   t.counts = (uint32_t)__cvta_generic_to_shared(&cta->counts[0][lane]);
 #else
   t.counts = 0;
 #endif
   t.pitch = pitch;
+  t.two23 = two23;
   t.cta = cta;
   t.total = total;
   t.lane = lane;
@@ -375,7 +388,8 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
     wd_stats_look(t);
   }
   // In units of the least significant bit of a value 2^15 times smaller than the largest: a mantissa times a power of
-  // two of 16 bits, and the square's two halves of 24 bits times one of 31. The rare smaller ones go on their own.
+  // two of 16 bits, and the square's two halves of 24 bits times one of 31. The unit of smaller ones, and of zero, is
+  // shifted out: they count nothing here, and those that are not zero, which are rare, go on their own.
   int first = (int)(top >> 23) - 15;
   first = first < 1 ? 1 : first;
   int64_t sum = 0;
@@ -385,19 +399,31 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
     uint32_t bits = wd_float_bits(values[i]);
     wd_stats_count(t, bits, 1);
     uint32_t m = (bits & 0x7fffff) | 0x800000;
-    uint32_t up = (bits >> 23 & 255) - (uint32_t)first;
-    if (up > 15) {
-      if (bits << 1) {
-        int power = (int)(bits >> 23 & 255) - 150;
-        wd_stats_add(t, (int32_t)bits < 0 ? -(int64_t)m : (int64_t)m, (uint64_t)m * m, power);
+    int32_t unit = (int32_t)wd_stats_shift32((uint32_t)((int32_t)bits >> 31 | 1), (bits >> 23 & 255) - (uint32_t)first);
+    uint32_t unit_square = (uint32_t)(unit * unit);
+    uint64_t square = (uint64_t)m * m;
+    sum += (int64_t)(int32_t)m * unit;
+    low += (square & 0xffffff) * unit_square;
+    high += (square >> 24) * unit_square;
+  }
+  if (least + 1 < (uint32_t)first << 23 && top) {
+    float left[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      left[i] = values[i];
+    }
+#pragma unroll 1
+    for (int i = 0; i < N; i++) {
+      uint32_t bits = wd_float_bits(left[0]);
+      uint32_t exponent = bits >> 23 & 255;
+      if (bits << 1 && exponent < (uint32_t)first) {
+        int64_t m = (bits & 0x7fffff) | 0x800000;
+        wd_stats_add(t, (int32_t)bits < 0 ? -m : m, (uint64_t)(m * m), (int)exponent - 150);
       }
-    } else {
-      int32_t unit = (int32_t)((uint32_t)((int32_t)bits >> 31 | 1) << up);
-      uint32_t unit_square = (uint32_t)(unit * unit);
-      uint64_t square = (uint64_t)m * m;
-      sum += (int64_t)(int32_t)m * unit;
-      low += (square & 0xffffff) * unit_square;
-      high += (square >> 24) * unit_square;
+#pragma unroll
+      for (int j = 0; j + 1 < N; j++) {
+        left[j] = left[j + 1];
+      }
     }
   }
   int power = first - 150;

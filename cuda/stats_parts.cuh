@@ -96,9 +96,11 @@ WD_FN uint32_t wd_dot(uint32_t a, uint32_t b, uint32_t sum) {
 #endif
 }
 
-// Byte i less `bias` as a float: it becomes the lowest of the mantissa of 2^23.
-WD_FN float wd_byte_float(uint32_t word, int i, float bias) {
-  return wd_sub(wd_bits_float(wd_permute(word, 0x4b000000, 0x7440 + (uint32_t)i)), 8388608.0f + bias);
+// Byte i less `bias` as a float: it becomes the lowest of the mantissa of 2^23. That is a variable, so that it stays
+// in a register and each selector goes into its instruction, rather than the other way round.
+template <class T>
+WD_FN float wd_byte_float(T &t, uint32_t word, int i, float bias) {
+  return wd_sub(wd_bits_float(wd_permute(word, t.two23, 0x7440 + (uint32_t)i)), 8388608.0f + bias);
 }
 
 // a * q - b, for a product that is exact.
@@ -166,11 +168,16 @@ WD_FN enum wd_stats_need wd_need(T &t, float a, float b) {
   return high <= WD_STATS_FAR && low >= -WD_STATS_FAR ? WD_STATS_EXTREMES : WD_STATS_ALONE;
 }
 
-// Counts a value of which there are n; it may be a new extreme.
+// Counts a value of which there are n.
 template <class T>
-WD_FN void wd_count_value(T &t, bool extreme, float value, uint32_t n) {
+WD_FN void wd_count_value(T &t, float value, uint32_t n) {
   wd_stats_count(t, wd_float_bits(value), n);
-  if (extreme && n) {
+}
+
+// A value, if there are any of it, may be a new extreme.
+template <class T>
+WD_FN void wd_range_of(T &t, float value, uint32_t n) {
+  if (n) {
     wd_range_add(&t.range, value);
   }
 }
@@ -200,7 +207,7 @@ WD_FN void wd_linear(T &t, float d, const uint32_t *words, int32_t *sum, int32_t
     *square = wd_dot_signed(k, k, *square);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      wd_stats_count(t, wd_float_bits(wd_mul(d, wd_byte_float(words[i], j, 128))), 1);
+      wd_stats_count(t, wd_float_bits(wd_mul(d, wd_byte_float(t, words[i], j, 128))), 1);
     }
   }
 }
@@ -471,7 +478,7 @@ struct wd_stats_part<WD_Q8_K> : wd_moving_type {
       float y[16];
 #pragma unroll
       for (int j = 0; j < 16; j++) {
-        y[j] = wd_mul(d, wd_byte_float(k[4 * i + j / 4] ^ WD_BIAS, j % 4, 128));
+        y[j] = wd_mul(d, wd_byte_float(t, k[4 * i + j / 4] ^ WD_BIAS, j % 4, 128));
       }
       wd_stats_values<16>(t, y);
     }
@@ -559,7 +566,7 @@ struct wd_stats_part<WD_NVFP4> : wd_moving_type {
         square3 = wd_dot_signed(k3, k3, square3);
 #pragma unroll
         for (int n = 0; n < 4; n++) {
-          wd_stats_count(t, wd_float_bits(wd_mul(wd_mul(wd_byte_float(biased, n, 128), d), factor)), 1);
+          wd_stats_count(t, wd_float_bits(wd_mul(wd_mul(wd_byte_float(t, biased, n, 128), d), factor)), 1);
         }
       }
       if (need == WD_STATS_EXTREMES) {
@@ -618,7 +625,7 @@ WD_FN void wd_affine(T &t, float a, float b, const uint32_t *words, uint32_t *su
     *square = wd_dot(words[i], words[i], *square);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      wd_stats_count(t, wd_float_bits(wd_multiply_subtract(a, wd_byte_float(words[i], j, 0), b)), 1);
+      wd_stats_count(t, wd_float_bits(wd_multiply_subtract(a, wd_byte_float(t, words[i], j, 0), b)), 1);
     }
   }
 }
@@ -782,10 +789,16 @@ struct wd_stats_part<WD_Q2_K> : wd_fixed_type {
       struct wd_counts n = {0, 0, 0};
       wd_count_codes(word, &n);
       bool extremes = need == WD_STATS_EXTREMES;
-      wd_count_value(t, extremes, -min, 16 - n.ones - n.twos - n.threes);
-      wd_count_value(t, extremes, wd_multiply_subtract(scale, 1, min), n.ones);
-      wd_count_value(t, extremes, wd_multiply_subtract(scale, 2, min), n.twos);
-      wd_count_value(t, extremes, wd_multiply_subtract(scale, 3, min), n.threes);
+      wd_count_value(t, -min, 16 - n.ones - n.twos - n.threes);
+      wd_count_value(t, wd_multiply_subtract(scale, 1, min), n.ones);
+      wd_count_value(t, wd_multiply_subtract(scale, 2, min), n.twos);
+      wd_count_value(t, wd_multiply_subtract(scale, 3, min), n.threes);
+      if (extremes) {
+        wd_range_of(t, -min, 16 - n.ones - n.twos - n.threes);
+        wd_range_of(t, wd_multiply_subtract(scale, 1, min), n.ones);
+        wd_range_of(t, wd_multiply_subtract(scale, 2, min), n.twos);
+        wd_range_of(t, wd_multiply_subtract(scale, 3, min), n.threes);
+      }
       wd_affine_add((int32_t)((uint32_t)(s.d.mantissa * (int)sc) << (s.d.power - s.power)),
                     (int32_t)((uint32_t)(s.min.mantissa * mn) << (s.min.power - s.power)), 16,
                     n.ones + 2 * n.twos + 3 * n.threes, n.ones + 4 * n.twos + 9 * n.threes, &sum, &square);
@@ -799,10 +812,16 @@ struct wd_stats_part<WD_Q2_K> : wd_fixed_type {
 template <class T>
 WD_FN void wd_add_codes(T &t, bool extremes, uint32_t half, float d, uint32_t all, struct wd_counts n) {
   uint32_t zeros = all - n.ones - n.twos - n.threes;
-  wd_count_value(t, extremes, -d, zeros);
-  wd_count_value(t, extremes, 0, n.ones);
-  wd_count_value(t, extremes, d, n.twos);
-  wd_count_value(t, extremes, wd_mul(2, d), n.threes);
+  wd_count_value(t, -d, zeros);
+  wd_count_value(t, 0, n.ones);
+  wd_count_value(t, d, n.twos);
+  wd_count_value(t, wd_mul(2, d), n.threes);
+  if (extremes) {
+    wd_range_of(t, -d, zeros);
+    wd_range_of(t, 0, n.ones);
+    wd_range_of(t, d, n.twos);
+    wd_range_of(t, wd_mul(2, d), n.threes);
+  }
   struct wd_scale s = wd_half_scale(half);
   wd_add_scaled(t, s.mantissa, (int32_t)(n.twos + 2 * n.threes) - (int32_t)zeros, zeros + n.twos + 4 * n.threes,
                 s.power);
@@ -868,8 +887,12 @@ struct wd_stats_part<WD_Q1_0> : wd_fixed_type {
     uint32_t q[4];
     wd_read<4>(b + WD_Q1_0_Q, q);
     uint32_t n = wd_popcount(q[0]) + wd_popcount(q[1]) + wd_popcount(q[2]) + wd_popcount(q[3]);
-    wd_count_value(t, need == WD_STATS_EXTREMES, d, n);
-    wd_count_value(t, need == WD_STATS_EXTREMES, -d, 128 - n);
+    wd_count_value(t, d, n);
+    wd_count_value(t, -d, 128 - n);
+    if (need == WD_STATS_EXTREMES) {
+      wd_range_of(t, d, n);
+      wd_range_of(t, -d, 128 - n);
+    }
     struct wd_scale s = wd_half_scale(half);
     wd_add_scaled(t, s.mantissa, 2 * (int32_t)n - 128, 128, s.power);
     return 0;
@@ -965,7 +988,8 @@ struct wd_stats_part<WD_TQ1_0> : wd_fixed_type {
 template <class T>
 WD_FN enum wd_stats_need wd_iq1_need(T &t, float d) {
   float nine = wd_mul(d, 1.125f);
-  bool odd = wd_odd(nine) || wd_odd(wd_mul(d, 0.875f)) || wd_odd(wd_mul(d, 0.125f));
+  bool small = !(d >= 0x1p-11f || d <= -0x1p-11f);  // else an eighth is normal as FP16
+  bool odd = small && (wd_odd(nine) || wd_odd(wd_mul(d, 0.875f)) || wd_odd(wd_mul(d, 0.125f)));
   return odd ? WD_STATS_ALONE : wd_need(t, -nine, nine);
 }
 
@@ -975,9 +999,14 @@ template <class T>
 WD_FN void wd_iq1_count(T &t, bool extremes, float d, uint32_t n, uint32_t all, int32_t scale, int32_t *sum,
                         int32_t *square) {
   int32_t up = (int32_t)(n & 255), down = (int32_t)(n >> 8), none = (int32_t)all - up - down;
-  wd_count_value(t, extremes, wd_mul(d, 1.125f), (uint32_t)up);
-  wd_count_value(t, extremes, wd_mul(d, -0.875f), (uint32_t)down);
-  wd_count_value(t, extremes, wd_mul(d, 0.125f), (uint32_t)none);
+  wd_count_value(t, wd_mul(d, 1.125f), (uint32_t)up);
+  wd_count_value(t, wd_mul(d, -0.875f), (uint32_t)down);
+  wd_count_value(t, wd_mul(d, 0.125f), (uint32_t)none);
+  if (extremes) {
+    wd_range_of(t, wd_mul(d, 1.125f), (uint32_t)up);
+    wd_range_of(t, wd_mul(d, -0.875f), (uint32_t)down);
+    wd_range_of(t, wd_mul(d, 0.125f), (uint32_t)none);
+  }
   *sum += scale * (9 * up - 7 * down + none);
   *square += scale * scale * (81 * up + 49 * down + none);
 }
@@ -1076,7 +1105,8 @@ struct wd_stats_part<WD_IQ1_M> : wd_stats_iq1 {
 template <class T>
 WD_FN enum wd_stats_need wd_iq2_need(T &t, float d) {
   float most = wd_mul(d, 43);
-  bool odd = wd_odd(most) || wd_odd(wd_mul(d, 25)) || wd_odd(wd_mul(d, 8));
+  bool small = !(d >= 0x1p-17f || d <= -0x1p-17f);  // else 8 d is normal as FP16
+  bool odd = small && (wd_odd(most) || wd_odd(wd_mul(d, 25)) || wd_odd(wd_mul(d, 8)));
   return odd ? WD_STATS_ALONE : wd_need(t, -most, most);
 }
 
@@ -1091,8 +1121,12 @@ WD_FN void wd_iq2_count(T &t, bool extremes, float d, uint32_t all, uint32_t mas
   const int32_t plus[3] = {n8 - minus8, n25 - minus25, n43 - minus43}, minus[3] = {minus8, minus25, minus43};
 #pragma unroll
   for (int i = 0; i < 3; i++) {
-    wd_count_value(t, extremes, values[i], (uint32_t)plus[i]);
-    wd_count_value(t, extremes, -values[i], (uint32_t)minus[i]);
+    wd_count_value(t, values[i], (uint32_t)plus[i]);
+    wd_count_value(t, -values[i], (uint32_t)minus[i]);
+    if (extremes) {
+      wd_range_of(t, values[i], (uint32_t)plus[i]);
+      wd_range_of(t, -values[i], (uint32_t)minus[i]);
+    }
   }
   *sum += k * (8 * (n8 - 2 * minus8) + 25 * (n25 - 2 * minus25) + 43 * (n43 - 2 * minus43));
   *square += k * k * (64 * n8 + 625 * n25 + 1849 * n43);

@@ -130,7 +130,9 @@ int main(int argc, char **argv) {
       check(cudaMemcpyAsync(blocks + at, blocks, size, cudaMemcpyDeviceToDevice), "copy");
     }
     uint64_t room = cap / size * n;
+    // From nothing each time, so that extremes have to be found again.
     auto launch = [&](uint64_t first, uint64_t count) {
+      check(cudaMemsetAsync(stats, 0, sizeof *stats, 0), "memset");
       check(wd_gpu_stats_launch(info->id, blocks + first * info->block_bytes, (int64_t)count,
                                 info->scalable ? factors : NULL, 4096, 0, stats, 0),
             info->name);

@@ -57,7 +57,7 @@ struct run_type {
       tally->cta.table[i] = wd_stats_table<part>::entry((uint32_t)i);
     }
     wd_stats_thread<part::FIXED> t;
-    wd_stats_start(t, &tally->cta, &tally->total, 5, 128);
+    wd_stats_start(t, &tally->cta, &tally->total, 5, 128, 0x4b000000);
     for (uint64_t n = 0; n < n_blocks; n++) {
       uint8_t block[WD_MAX_BLOCK_BYTES];
       stats_fill_block(fill, (enum wd_type)TYPE, n, block);
@@ -87,7 +87,7 @@ struct run_type<TYPE, true> {
                   struct wd_stats *want) {
     constexpr int CHUNK = 16;
     wd_stats_thread<false> t;
-    wd_stats_start(t, &tally->cta, &tally->total, 5, 128);
+    wd_stats_start(t, &tally->cta, &tally->total, 5, 128, 0x4b000000);
     for (uint64_t n = 0; n < n_blocks; n += CHUNK) {
       float values[CHUNK];
       int m = n_blocks - n < CHUNK ? (int)(n_blocks - n) : CHUNK;

@@ -205,7 +205,7 @@ void test_arguments(void) {
 
 }  // namespace
 
-// stats_test [elements of the largest size of each type]
+// stats_test [elements of the largest size of each type [type]]
 int main(int argc, char **argv) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
@@ -213,13 +213,17 @@ int main(int argc, char **argv) {
     return 77;
   }
   uint64_t most = argc > 1 ? strtoull(argv[1], NULL, 10) : 10000001;
-  bool large = most >= 1000000;
+  const char *only = argc > 2 ? argv[2] : NULL;
+  bool large = most >= 1000000 && !only;
   check(cudaStreamCreate(&stream), "stream");
   check(cudaMalloc((void **)&device_blocks, large ? (size_t)5 << 30 : most * 8 + (1 << 20)), "malloc");
   check(cudaMalloc((void **)&device_factors, (most / 64 + 64) * sizeof(float)), "malloc");
   check(cudaMalloc((void **)&device_stats, sizeof *device_stats), "malloc");
   for (int type = 0; type < WD_TYPE_COUNT; type++) {
     int before = bad;
+    if (only && strcmp(only, wd_types[type].name) != 0) {
+      continue;
+    }
     test_type((enum wd_type)type, most);
     printf("%-8s %s\n", wd_types[type].name, bad == before ? "ok" : "FAILED");
     fflush(stdout);
