@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds a shared library with nvcc, for the architectures we ship."""
+"""Builds shared libraries and programs with nvcc, for the architectures we ship.
+
+Every source is compiled by an action of its own, so that a change costs one of them and several are compiled at once.
+"""
 
 load("@cuda_toolkit//:defs.bzl", "HAVE_CUDA", "NVCC")
 
@@ -7,37 +10,92 @@ load("@cuda_toolkit//:defs.bzl", "HAVE_CUDA", "NVCC")
 # after them compiles the PTX.
 _ARCHITECTURES = ["80", "90", "100", "120"]
 
-def _nvcc_library_impl(ctx):
-    out = ctx.actions.declare_file(ctx.attr.out)
-    args = ctx.actions.args()
-    args.add_all(["-shared", "-o", out, "-O3", "-std=c++17", "--cudart", "static"])
-    args.add_all(["-I", ".", "--fmad=false", "--ftz=false", "--prec-div=true", "--Werror", "all-warnings"])
-    args.add_all(["-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror,-ffp-contract=off"])
-    for arch in _ARCHITECTURES:
-        args.add("-gencode=arch=compute_{a},code=sm_{a}".format(a = arch))
-    args.add("-gencode=arch=compute_{a},code=compute_{a}".format(a = _ARCHITECTURES[-1]))
-    args.add_all(ctx.files.srcs)
+# Every float32 operation rounds on its own: see service/formats/types.h.
+_COPTS = ["-O3", "-std=c++17", "-I", ".", "--fmad=false", "--ftz=false", "--prec-div=true", "--Werror", "all-warnings"]
+_HOST_COPTS = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror,-ffp-contract=off"
+
+def _code():
+    flags = ["-gencode=arch=compute_{a},code=sm_{a}".format(a = a) for a in _ARCHITECTURES]
+    return flags + ["-gencode=arch=compute_{a},code=compute_{a}".format(a = _ARCHITECTURES[-1])]
+
+def _run(ctx, args, inputs, output, mnemonic):
     ctx.actions.run(
         executable = NVCC,
         arguments = [args],
-        inputs = depset(
-            ctx.files.srcs + ctx.files.hdrs,
-            transitive = [dep[CcInfo].compilation_context.headers for dep in ctx.attr.deps],
-        ),
-        outputs = [out],
+        inputs = inputs,
+        outputs = [output],
         use_default_shell_env = True,
-        mnemonic = "Nvcc",
+        mnemonic = mnemonic,
+        progress_message = "nvcc: " + output.short_path,
     )
+
+def _compile(ctx):
+    objects = []
+    headers = [dep[CcInfo].compilation_context.headers for dep in ctx.attr.deps]
+    for src in ctx.files.srcs:
+        name = src.basename[:-len(src.extension) - 1]
+        out = ctx.actions.declare_file("_nvcc/{}/{}.o".format(ctx.label.name, name))
+        args = ctx.actions.args()
+        args.add_all(["-c", src, "-o", out])
+        if src.extension == "c":
+            args.add_all(["-O2", "-I", ".", "-Xcompiler", "-std=c17," + _HOST_COPTS])
+        else:
+            args.add_all(_COPTS + _code() + ["-Xcompiler", _HOST_COPTS])
+        _run(ctx, args, depset([src] + ctx.files.hdrs, transitive = headers), out, "NvccCompile")
+        objects.append(out)
+    return objects
+
+# The archives of deps, each once.
+def _archives(ctx):
+    files = []
+    for dep in ctx.attr.deps:
+        for linker_input in dep[CcInfo].linking_context.linker_inputs.to_list():
+            for library in linker_input.libraries:
+                archive = library.pic_static_library or library.static_library
+                if archive and archive not in files:
+                    files.append(archive)
+    return files
+
+def _nvcc_library_impl(ctx):
+    out = ctx.actions.declare_file(ctx.attr.out)
+    objects = _compile(ctx) + _archives(ctx)
+    args = ctx.actions.args()
+    args.add_all(["-shared", "-o", out, "--cudart", "static"] + objects)
+
+    # Not the symbols of the archives: only what the headers mark is of use outside.
+    args.add_all(_code() + ["-Xlinker", "--exclude-libs,ALL"])
+    _run(ctx, args, objects, out, "NvccLink")
     return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out]))]
+
+def _nvcc_binary_impl(ctx):
+    out = ctx.actions.declare_file(ctx.label.name)
+    objects = _compile(ctx) + _archives(ctx)
+    libraries = ctx.files.libraries
+    args = ctx.actions.args()
+    args.add_all(["-o", out, "--cudart", "static"] + objects + libraries)
+
+    # Finds the libraries where Bazel puts them and, in a bundle, beside itself.
+    up = "/".join([".."] * len(ctx.label.package.split("/")))
+    args.add_all(["-Xlinker", "-rpath,$ORIGIN:$ORIGIN/{}/cuda".format(up)])
+    args.add_all(_code())
+    _run(ctx, args, objects + libraries, out, "NvccLink")
+    return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out] + libraries), executable = out)]
+
+_ATTRS = {
+    "srcs": attr.label_list(allow_files = [".c", ".cc", ".cu"]),
+    "hdrs": attr.label_list(allow_files = [".h", ".cuh"]),
+    "deps": attr.label_list(doc = "Whose headers may be included and whose code is linked in.", providers = [CcInfo]),
+}
 
 _nvcc_library = rule(
     implementation = _nvcc_library_impl,
-    attrs = {
-        "srcs": attr.label_list(allow_files = [".cu"]),
-        "hdrs": attr.label_list(allow_files = [".h", ".cuh"]),
-        "deps": attr.label_list(doc = "Whose headers may be included.", providers = [CcInfo]),
-        "out": attr.string(),
-    },
+    attrs = dict(_ATTRS, out = attr.string()),
+)
+
+_nvcc_binary = rule(
+    implementation = _nvcc_binary_impl,
+    executable = True,
+    attrs = dict(_ATTRS, libraries = attr.label_list(doc = "Shared libraries to link with.")),
 )
 
 def nvcc_library(name, **kwargs):
@@ -46,3 +104,10 @@ def nvcc_library(name, **kwargs):
         _nvcc_library(name = name, **kwargs)
     else:
         native.filegroup(name = name)
+
+def nvcc_binary(name, **kwargs):
+    """A program where nvcc was found; an empty target where it was not."""
+    if HAVE_CUDA:
+        _nvcc_binary(name = name, **kwargs)
+    else:
+        native.filegroup(name = name, testonly = kwargs.get("testonly"))

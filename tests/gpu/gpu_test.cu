@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels on a real GPU, bit for bit against the CPU's decoders (NaN for NaN). See tests/gpu/run.sh.
 //
-// gpu_test            all tests; one line each, "ok", "FAILED" with what differs, or "skipped" where there is no GPU
+// gpu_test            all tests; one line each, OK, FAILED after what differs, or SKIPPED where there is no GPU
 // gpu_test --quick    without the big tensors: for compute-sanitizer
 // gpu_test NAME…      these tests
 #include <cuda_runtime.h>
@@ -491,13 +491,14 @@ int main(int argc, char **argv) {
       continue;
     }
     if (!gpu) {
-      printf("skipped %s: there is no CUDA device here\n", test.name);
+      printf("[  SKIPPED ] %s: there is no CUDA device here\n", test.name);
       continue;
     }
     failures = 0;
     compared = 0;
     test.run();
-    printf("%-8s%s (%llu elements)\n", failures ? "FAILED" : "ok", test.name, (unsigned long long)compared);
+    printf("[%s] %s (%llu elements)\n", failures ? "  FAILED  " : "       OK ", test.name,
+           (unsigned long long)compared);
     fflush(stdout);
     failed += failures > 0;
   }

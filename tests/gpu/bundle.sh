@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Puts everything that tests and measures the kernels into one folder, for a machine that has a GPU and its driver and
+# nothing else of ours: copy the folder there and run its run.sh and bench.sh.
+set -euo pipefail
+
+if [ $# -lt 1 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
+  echo "usage: tests/gpu/bundle.sh FOLDER [BAZEL OPTION]...    (WEIGHTD_GOLDEN=DIR adds the golden files)"
+  [ $# -ge 1 ] && exit 0 || exit 2
+fi
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+shift
+cd "$(dirname "$0")/../.."
+read -ra bazel <<< "${BAZEL:-bazel}"
+"${bazel[@]}" build "$@" //tests/gpu:gpu_test //bench/gpu:gpu_bench //cuda:weightd_cuda //cuda/examples:dequantize
+bin=$("${bazel[@]}" info "$@" bazel-bin 2> /dev/null)
+if [ ! -e "$bin/cuda/libweightd_cuda.so" ]; then
+  echo "bundle.sh: no nvcc here, so there is nothing to bundle" >&2
+  exit 1
+fi
+install -m 755 "$bin/tests/gpu/gpu_test" "$bin/bench/gpu/gpu_bench" "$bin/cuda/libweightd_cuda.so" \
+  "$bin/cuda/examples/dequantize" cuda/examples/dequantize.py tests/gpu/run.sh tests/gpu/golden.py "$folder"
+install -m 755 bench/gpu/run.sh "$folder/bench.sh"
+if [ -n "${WEIGHTD_GOLDEN:-}" ]; then
+  mkdir -p "$folder/golden"
+  cp "$WEIGHTD_GOLDEN"/*.gguf "$WEIGHTD_GOLDEN"/*.expected.* "$folder/golden/"
+  chmod -R u+w "$folder/golden"
+fi
+du -sh "$folder"

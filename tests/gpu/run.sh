@@ -1,0 +1,102 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Tests on a machine with a GPU: run it where tests/gpu/bundle.sh has put it, beside the programs, or from the tree.
+set -uo pipefail
+
+usage() {
+  cat << 'END'
+usage: run.sh [--quick] [--no-sanitizer]
+
+Runs the kernels' tests on the first GPU: bits against the CPU's decoders for every type and output, alignments, odd
+counts, guards, tensors beyond 2^31 elements (needs 30 GB of GPU memory); the examples; the golden files, where
+WEIGHTD_GOLDEN names their folder or "golden" lies beside this script; and, where compute-sanitizer is there and the
+machine lets it work, memcheck, racecheck and initcheck. Without a GPU everything is skipped, by name.
+
+  --quick         without the big tensors and the sanitizers
+  --no-sanitizer  without the sanitizers
+END
+}
+
+quick= sanitizer=1
+for argument; do
+  case $argument in
+    --quick) quick=1 sanitizer= ;;
+    --no-sanitizer) sanitizer= ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    *)
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
+
+here=$(cd "$(dirname "$0")" && pwd)
+# In a bundle everything lies beside this script; Bazel has a folder for each package.
+find_file() {
+  local candidate
+  for candidate in "$here/$1" "$here/../../$2/$1" "$here/../../bazel-bin/$2/$1"; do
+    if [ -e "$candidate" ]; then
+      echo "$candidate"
+      return
+    fi
+  done
+}
+gpu_test=$(find_file gpu_test tests/gpu)
+library=$(find_file libweightd_cuda.so cuda)
+if [ -z "$gpu_test" ] || [ -z "$library" ]; then
+  echo "[  SKIPPED ] gpu: built without CUDA (no nvcc was found)"
+  exit 0
+fi
+
+status=0
+"$gpu_test" ${quick:+--quick} || status=1
+
+# example NAME COMMAND…
+example() {
+  local name=$1 said
+  shift
+  if said=$("$@" 2>&1); then
+    case $said in
+      skipped*) echo "[  SKIPPED ] $name: ${said#skipped: }" ;;
+      *) echo "[       OK ] $name: $said" ;;
+    esac
+  else
+    echo "[  FAILED  ] $name: $said"
+    status=1
+  fi
+}
+example example_c "$(find_file dequantize cuda/examples)"
+if command -v python3 > /dev/null; then
+  example example_python python3 -B "$(find_file dequantize.py cuda/examples)" "$library"
+else
+  echo "[  SKIPPED ] example_python: no python3 here"
+fi
+
+golden=${WEIGHTD_GOLDEN:-$here/golden}
+if [ -d "$golden" ] && command -v python3 > /dev/null; then
+  python3 -B "$(find_file golden.py tests/gpu)" "$golden" "$library" || status=1
+else
+  echo "[  SKIPPED ] golden: no golden files (WEIGHTD_GOLDEN) or no python3 here"
+fi
+
+# A tool that cannot work on this machine at all is waived: it fails on a program that does nothing but one small launch.
+if [ -n "$sanitizer" ]; then
+  for tool in memcheck racecheck initcheck; do
+    if ! command -v compute-sanitizer > /dev/null; then
+      echo "[  SKIPPED ] $tool: no compute-sanitizer here"
+    elif ! said=$(compute-sanitizer --tool "$tool" "$(find_file dequantize cuda/examples)" 2>&1) ||
+      grep -qiE "not supported|skipped:|unable to" <<< "$said"; then
+      echo "[  SKIPPED ] $tool: waived, this machine does not let it work: $(grep -iE 'not supported|skipped|unable|error' <<< "$said" | head -n 1)"
+    elif said=$(compute-sanitizer --tool "$tool" --error-exitcode 9 "$gpu_test" --quick 2>&1); then
+      echo "[       OK ] $tool: $(grep -E 'SUMMARY' <<< "$said")"
+    else
+      echo "[  FAILED  ] $tool:"
+      tail -n 60 <<< "$said"
+      status=1
+    fi
+  done
+fi
+exit $status
