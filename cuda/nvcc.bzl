@@ -63,7 +63,7 @@ def _nvcc_library_impl(ctx):
     args.add_all(["-shared", "-o", out, "--cudart", "static"] + objects)
 
     # Not the symbols of the archives: only what the headers mark is of use outside.
-    args.add_all(_code() + ["-Xlinker", "--exclude-libs,ALL"])
+    args.add_all(_code() + ["-Xlinker", "--exclude-libs,ALL", "-Xlinker", "-soname," + ctx.attr.out])
     _run(ctx, args, objects, out, "NvccLink")
     return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out]))]
 
