@@ -46,7 +46,9 @@ constexpr int tile_bytes = shape<TYPE>::BLOCKS *wd_stats_decode<TYPE>::BYTES;
 template <int TYPE>
 constexpr int stage_bytes = tile_bytes<TYPE> + 32;
 template <int TYPE>
-constexpr int shared_bytes = (int)((sizeof(struct wd_stats_cta) + 15) / 16 * 16) + 2 * stage_bytes<TYPE>;
+constexpr int shared_bytes(int stages) {
+  return (int)((sizeof(struct wd_stats_cta) + 15) / 16 * 16) + stages * stage_bytes<TYPE>;
+}
 
 struct arguments {
   const uint8_t *in;
@@ -58,6 +60,7 @@ struct arguments {
   // Constants that the compiler shall not know: see stats_acc.cuh and stats_parts.cuh.
   uint32_t pitch;  // bytes from a bin's counters to the next's
   uint32_t two23;
+  uint32_t ahead;  // 1: the next tile is copied meanwhile; 0: shared memory is too small for two
 };
 
 // Starts the copy of a tile to shared memory, in aligned pieces of 16 bytes: byte 0 of the tile arrives at `stage` plus
@@ -116,7 +119,7 @@ __device__ __forceinline__ void scalar_tile(T &t, const uint8_t *data, int64_t n
   if (TYPE == WD_I8 && n == shape<TYPE>::BLOCKS) {
     // As a linear type of scale 1.
     uint32_t k[8];
-#pragma unroll
+    WD_UNROLL
     for (int i = 0; i < 8; i++) {
       wd_read<1>(data + 4 * (threadIdx.x + THREADS * i), &k[i]);
       k[i] ^= WD_BIAS;
@@ -130,14 +133,14 @@ __device__ __forceinline__ void scalar_tile(T &t, const uint8_t *data, int64_t n
     wd_stats_add(t, sum, (uint64_t)square, 0);
   } else if (n == shape<TYPE>::BLOCKS) {
     constexpr int AT_ONCE = BYTES > 4 ? 4 : BYTES > 2 ? 8 : 16;
-#pragma unroll
+    WD_UNROLL
     for (int i = 0; i < 8 / WORDS; i += AT_ONCE / EACH) {
       float y[AT_ONCE];
-#pragma unroll
+      WD_UNROLL
       for (int j = 0; j < AT_ONCE / EACH; j++) {
         uint32_t word[WORDS];
         wd_read<WORDS>(data + 4 * WORDS * (threadIdx.x + THREADS * (i + j)), word);
-#pragma unroll
+        WD_UNROLL
         for (int k = 0; k < EACH; k++) {
           y[EACH * j + k] = scalar_value<TYPE>(word, k);
         }
@@ -169,7 +172,9 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
   uint8_t *const stages = shared + (sizeof(struct wd_stats_cta) + 15) / 16 * 16;
   constexpr int BLOCKS = shape<TYPE>::BLOCKS, BYTES = wd_stats_decode<TYPE>::BYTES;
 
-  start_copy<TYPE>(a, blockIdx.x, stages);
+  if (a.ahead) {
+    start_copy<TYPE>(a, blockIdx.x, stages);
+  }
   for (uint32_t i = threadIdx.x; i < offsetof(struct wd_stats_cta, table) / 4; i += THREADS) {
     ((uint32_t *)cta)[i] = 0;
   }
@@ -182,8 +187,13 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
   const int64_t tiles = (a.blocks + BLOCKS - 1) / BLOCKS;
   uint32_t stage = 0;
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    start_copy<TYPE>(a, tile + gridDim.x, stages + (stage ^ 1) * stage_bytes<TYPE>);
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
+    if (a.ahead) {
+      start_copy<TYPE>(a, tile + gridDim.x, stages + (stage ^ 1) * stage_bytes<TYPE>);
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+    } else {
+      start_copy<TYPE>(a, tile, stages);
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+    }
     __syncthreads();
     const uint8_t *data = stages + stage * stage_bytes<TYPE> + (uint32_t)(uintptr_t)a.in % 16;
     const int64_t first = tile * BLOCKS, left = a.blocks - first;
@@ -198,7 +208,7 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
       scalar_tile<TYPE>(t, data, left < BLOCKS ? left : BLOCKS);
     } else {
       constexpr int PARTS = shape<TYPE>::PARTS;
-#pragma unroll 1
+      WD_LOOP
       for (uint32_t i = threadIdx.x; i < BLOCKS * PARTS; i += THREADS) {
         const uint32_t block = i / PARTS;
         if (block < left) {
@@ -223,7 +233,7 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
       exchange(&cta->smallest, &a.total->smallest, seen[1]);
     }
     __syncthreads();
-    stage ^= 1;
+    stage ^= a.ahead;
   }
 
   // The CTA's total to the whole.
@@ -252,17 +262,23 @@ __global__ void __launch_bounds__(THREADS, 2) stats_kernel(const arguments a) {
 }
 
 template <int TYPE>
-cudaError_t launch(const arguments &a, cudaStream_t stream) {
-  int device, processors, each;
+cudaError_t launch(arguments a, cudaStream_t stream) {
+  int device, processors, room, each;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   }
   if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(stats_kernel<TYPE>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<TYPE>);
+    error = cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
+  if (error != cudaSuccess) {
+    return error;
+  }
+  a.ahead = shared_bytes<TYPE>(2) <= room;
+  const int bytes = shared_bytes<TYPE>(a.ahead ? 2 : 1);
+  error = cudaFuncSetAttribute(stats_kernel<TYPE>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error == cudaSuccess) {
-    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, stats_kernel<TYPE>, THREADS, shared_bytes<TYPE>);
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, stats_kernel<TYPE>, THREADS, bytes);
   }
   if (error != cudaSuccess) {
     return error;
@@ -270,7 +286,7 @@ cudaError_t launch(const arguments &a, cudaStream_t stream) {
   int64_t tiles = (a.blocks + shape<TYPE>::BLOCKS - 1) / shape<TYPE>::BLOCKS;
   int64_t grid = (int64_t)processors * (each > 1 ? each : 1);
   grid = tiles < grid ? tiles : grid;
-  stats_kernel<TYPE><<<(unsigned)grid, THREADS, shared_bytes<TYPE>, stream>>>(a);
+  stats_kernel<TYPE><<<(unsigned)grid, THREADS, bytes, stream>>>(a);
   return cudaGetLastError();
 }
 
@@ -282,8 +298,8 @@ extern "C" cudaError_t wd_gpu_stats_launch(uint32_t ggml_type_id, const void *in
   if (num_blocks < 0 || num_blocks >= (int64_t)1 << 36 || (factors && (blocks_per_factor < 1 || first_block < 0))) {
     return cudaErrorInvalidValue;
   }
-  const arguments a = {(const uint8_t *)in, num_blocks, factors, blocks_per_factor,
-                       first_block,         stats,      32 * 4,  0x4b000000};
+  const arguments a = {(const uint8_t *)in, num_blocks, factors, blocks_per_factor, first_block, stats, 32 * 4,
+                       0x4b000000,          0};
   switch (ggml_type_id) {
 #define WD_LAUNCH(name, id, elements, bytes) \
   case id:                                   \

@@ -17,6 +17,15 @@
 #include "cuda/stats_total.h"
 #include "service/formats/decode8.h"
 
+// Loops that the device compiler unrolls, and such that it must not.
+#ifdef __CUDA_ARCH__
+#define WD_UNROLL _Pragma("unroll")
+#define WD_LOOP _Pragma("unroll 1")
+#else
+#define WD_UNROLL
+#define WD_LOOP
+#endif
+
 #define WD_STATS_TABLE 2048
 
 // The largest half: up to it no value overflows as FP16.
@@ -170,7 +179,7 @@ WD_FN void wd_stats_add_digits(Digit *digits, uint64_t low, uint64_t middle, uin
   digits += position / 16;
   uint32_t carried = 0;  // bits of the digit before
   uint32_t up = position % 16;
-#pragma unroll 1
+  WD_LOOP
   for (; low | middle | high | carried; digits++) {
     uint32_t all = (uint32_t)(low & 0xffff) << up | carried;
     if (all & 0xffff) {
@@ -227,7 +236,7 @@ static __device__ __forceinline__ void wd_stats_join(wd_stats_thread<FIXED> &t) 
   if (!FIXED && !__all_sync(0xffffffff, t.base == __shfl_sync(0xffffffff, t.base, 0))) {
     return;
   }
-#pragma unroll
+  WD_UNROLL
   for (int distance = 16; distance; distance /= 2) {
     uint64_t sum_low = __shfl_down_sync(0xffffffff, t.sum_low, distance);
     uint32_t sum_high = __shfl_down_sync(0xffffffff, t.sum_high, distance);
@@ -346,10 +355,10 @@ WD_FN void wd_stats_value(wd_stats_thread<FIXED> &t, float value) {
 // N values one by one, which are used up: moving them keeps them in registers, and the code short.
 template <int N, bool FIXED>
 WD_FN void wd_stats_each(wd_stats_thread<FIXED> &t, float *values) {
-#pragma unroll 1
+  WD_LOOP
   for (int i = 0; i < N; i++) {
     wd_stats_value(t, values[0]);
-#pragma unroll
+    WD_UNROLL
     for (int j = 0; j + 1 < N; j++) {
       values[j] = values[j + 1];
     }
@@ -361,7 +370,7 @@ template <int N, bool FIXED>
 WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
   uint32_t top = 0, normal = 0xffffffff, least = 0xffffffff;
   float largest = values[0], smallest = values[0];
-#pragma unroll
+  WD_UNROLL
   for (int i = 0; i < N; i++) {
     uint32_t magnitude = wd_float_bits(values[i]) & 0x7fffffff;
     top = magnitude > top ? magnitude : top;
@@ -373,7 +382,7 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
   // NaN, what overflows as FP16, and what the bins do not tell: one by one.
   if (top > WD_STATS_FAR_BITS || normal < 0x2000 || least < 0x33000000) {
     float left[N];
-#pragma unroll
+    WD_UNROLL
     for (int i = 0; i < N; i++) {
       left[i] = values[i];
     }
@@ -394,7 +403,7 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
   first = first < 1 ? 1 : first;
   int64_t sum = 0;
   uint64_t low = 0, high = 0;
-#pragma unroll
+  WD_UNROLL
   for (int i = 0; i < N; i++) {
     uint32_t bits = wd_float_bits(values[i]);
     wd_stats_count(t, bits, 1);
@@ -408,11 +417,11 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
   }
   if (least + 1 < (uint32_t)first << 23 && top) {
     float left[N];
-#pragma unroll
+    WD_UNROLL
     for (int i = 0; i < N; i++) {
       left[i] = values[i];
     }
-#pragma unroll 1
+    WD_LOOP
     for (int i = 0; i < N; i++) {
       uint32_t bits = wd_float_bits(left[0]);
       uint32_t exponent = bits >> 23 & 255;
@@ -420,7 +429,7 @@ WD_FN void wd_stats_values(wd_stats_thread<FIXED> &t, const float *values) {
         int64_t m = (bits & 0x7fffff) | 0x800000;
         wd_stats_add(t, (int32_t)bits < 0 ? -m : m, (uint64_t)(m * m), (int)exponent - 150);
       }
-#pragma unroll
+      WD_UNROLL
       for (int j = 0; j + 1 < N; j++) {
         left[j] = left[j + 1];
       }
