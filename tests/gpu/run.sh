@@ -17,7 +17,8 @@ machine lets it work, memcheck, racecheck and initcheck. Without a GPU everythin
 END
 }
 
-quick= sanitizer=1
+quick=''
+sanitizer=1
 for argument; do
   case $argument in
     --quick) quick=1 sanitizer= ;;
@@ -82,14 +83,19 @@ else
   echo "[  SKIPPED ] golden: no golden files (WEIGHTD_GOLDEN) or no python3 here"
 fi
 
-# A tool that cannot work on this machine at all is waived: it fails on a program that does nothing but one small launch.
+# A tool that cannot work on this machine at all is waived: it fails on a program that works without it.
 if [ -n "$sanitizer" ]; then
+  small=$(find_file dequantize cuda/examples)
   for tool in memcheck racecheck initcheck; do
     if ! command -v compute-sanitizer > /dev/null; then
       echo "[  SKIPPED ] $tool: no compute-sanitizer here"
-    elif ! said=$(compute-sanitizer --tool "$tool" "$(find_file dequantize cuda/examples)" 2>&1) ||
-      grep -qiE "not supported|skipped:|unable to" <<< "$said"; then
-      echo "[  SKIPPED ] $tool: waived, this machine does not let it work: $(grep -iE 'not supported|skipped|unable|error' <<< "$said" | head -n 1)"
+    elif ! said=$("$small" 2>&1); then
+      echo "[  FAILED  ] $tool: $small does not run: $said"
+      status=1
+    elif [[ $said == skipped* ]]; then
+      echo "[  SKIPPED ] $tool: ${said#skipped: }"
+    elif ! said=$(compute-sanitizer --tool "$tool" "$small" 2>&1) || ! grep -q '^ok' <<< "$said"; then
+      echo "[  SKIPPED ] $tool: waived, this machine does not let it work: $(grep -iE 'not supported|unable|error' <<< "$said" | head -n 1)"
     elif said=$(compute-sanitizer --tool "$tool" --error-exitcode 9 "$gpu_test" --quick 2>&1); then
       echo "[       OK ] $tool: $(grep -E 'SUMMARY' <<< "$said")"
     else
