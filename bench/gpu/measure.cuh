@@ -101,10 +101,9 @@ static bool launch_registers(void *out, const void *in, uint32_t in16, uint32_t 
   case k:                                                                                               \
     wall_registers<THREADS, k><<<tiles, THREADS, 0, s>>>((uint4 *)out, (const uint4 *)in, in16, out16); \
     return true;
-    CASE(1)
-    CASE(2)
-    CASE(3)
-    CASE(4) CASE(5) CASE(6) CASE(8) CASE(9) CASE(16)
+    // clang-format off
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(8) CASE(9) CASE(16)
+// clang-format on
 #undef CASE
         default : return false;
   }
