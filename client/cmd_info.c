@@ -31,18 +31,43 @@ static const struct argp argp = {
     .children = wd_common_children,
 };
 
-// A message whose fields are all numbers, as an object, in the order and with the names of the proto.
+// A field's value, where it is a single number.
+static bool number_in(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, uint64_t *value) {
+  const void *at = (const char *)message + field->offset;
+  if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+    return false;
+  }
+  if (field->type == PROTOBUF_C_TYPE_UINT64) {
+    *value = *(const uint64_t *)at;
+    return true;
+  }
+  if (field->type == PROTOBUF_C_TYPE_UINT32) {
+    *value = *(const uint32_t *)at;
+    return true;
+  }
+  return false;
+}
+
+// The numbers of a message, by the names of its fields.
 static json_t *json_numbers(const ProtobufCMessage *message) {
   json_t *object = json_object();
   for (unsigned i = 0; message && i < message->descriptor->n_fields; i++) {
     const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
-    const void *at = (const char *)message + field->offset;
-    if (field->type == PROTOBUF_C_TYPE_UINT64) {
-      json_object_set_new(object, field->name, wd_json_u64(*(const uint64_t *)at));
-    } else if (field->type == PROTOBUF_C_TYPE_UINT32) {
-      json_object_set_new(object, field->name, wd_json_u64(*(const uint32_t *)at));
+    uint64_t value;
+    if (number_in(message, field, &value)) {
+      json_object_set_new(object, field->name, wd_json_u64(value));
     }
   }
+  return object;
+}
+
+static json_t *json_counters(const Weightd__V1__Counters *counters) {
+  json_t *object = json_numbers(counters ? &counters->base : NULL), *stages = json_array();
+  for (size_t i = 0; counters && i < counters->n_stages; i++) {
+    json_array_append_new(stages, json_pack("{s:o, s:o}", "name", wd_json_text(counters->stages[i]->name), "seconds",
+                                            wd_json_real(counters->stages[i]->seconds)));
+  }
+  json_object_set_new(object, "stages", stages);
   return object;
 }
 
@@ -65,7 +90,7 @@ static json_t *to_json(const Weightd__V1__GetServerInfoResponse *info) {
                    wd_json_text(info->build), "backend", wd_json_text(info->backend), "backend_note",
                    wd_json_text(info->backend_note), "draining", (int)info->draining, "devices", devices,
                    "tensor_types", types, "limits", json_numbers(info->limits ? &info->limits->base : NULL), "counters",
-                   json_numbers(info->counters ? &info->counters->base : NULL));
+                   json_counters(info->counters));
 }
 
 static void print_line(const char *label, const char *text) {
@@ -83,8 +108,10 @@ static void print_numbers(const char *title, const ProtobufCMessage *message) {
   printf("\n%s\n", title);
   for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
     const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
-    const void *at = (const char *)message + field->offset;
-    uint64_t value = field->type == PROTOBUF_C_TYPE_UINT64 ? *(const uint64_t *)at : *(const uint32_t *)at;
+    uint64_t value;
+    if (!number_in(message, field, &value)) {
+      continue;
+    }
     bool bytes = strstr(field->name, "bytes") != NULL;
     printf("  %-22s %" PRIu64 "%s%s%s\n", field->name, value, bytes && value >= 1024 ? "  (" : "",
            bytes && value >= 1024 ? WD_BYTES(value) : "", bytes && value >= 1024 ? ")" : "");
@@ -127,6 +154,14 @@ static bool print_text(const Weightd__V1__GetServerInfoResponse *info) {
   ok = wd_table_print(table) && ok;
   print_numbers("limits", info->limits ? &info->limits->base : NULL);
   print_numbers("counters", info->counters ? &info->counters->base : NULL);
+  if (info->counters && info->counters->n_stages) {
+    printf("\nseconds, of all threads together\n");
+    for (size_t i = 0; i < info->counters->n_stages; i++) {
+      char clean[80];
+      const char *name = info->counters->stages[i]->name;
+      printf("  %-22s %.3f\n", wd_clean(name, strlen(name), clean, sizeof clean), info->counters->stages[i]->seconds);
+    }
+  }
   return ok;
 }
 

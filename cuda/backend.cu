@@ -1,43 +1,572 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA backend, as far as it goes in this version: it finds the devices and says why none can be used. It has no
-// kernels, so it never offers a backend and the engine stays on the CPU.
+// The CUDA backend. It owns, for each worker thread and each device that it uses, a lane:
+//
+//   lane = one CUDA stream, two slots, and device memory for one accumulator of statistics
+//   slot = pinned input ──► device input ──► kernel ──► device output ──► the job's output, and an event behind the
+//   last
+//
+// A worker runs one job at a time and cuts it into tiles, which use the two slots in turn: while a tile is on the
+// device and on the bus, the next one is read from the file and the one before is summed (CRC). The lanes of different
+// workers overlap on the device by themselves, each being a stream of its own. Worker w works on device w modulo their
+// number; jobs whose output is device memory go to the device that has it, and their kernels write there.
+//
+// To the CPU backend, with the same bits, go: stored blocks, which need no device; work that is too small for a device
+// to be the faster one, where the choice is ours (see backend.h); and chunks in which a value is NaN or infinite,
+// because those are counted there.
+//
+// An error of CUDA is a status of the job, and a device that failed is not used again: its jobs end with UNAVAILABLE.
 #include "cuda/backend.h"
 
 #include <cuda_runtime.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
-static enum wd_status unavailable(struct wd_error *err, const char *format, ...) {
+#include "cuda/stats.h"
+#include "cuda/weightd_cuda.h"
+#include "service/engine/factors.h"
+
+#define TILE_IN ((uint64_t)2 << 20)
+#define TILE_OUT ((uint64_t)4 << 20)
+#define TIMED 8  // one tile of so many is timed on the device, for all of them
+#define MAX_DEVICES 16
+#define MAX_PIECES 1024                 // of a tile: what one launch takes
+#define GAP_BYTES ((uint64_t)32 << 10)  // between two runs: read through it rather than read twice
+
+// Some whole blocks of the tensor, one behind the other, and what is wanted of them: runs, or pieces of runs where the
+// factor changes.
+struct tile {
+  uint64_t block;
+  uint64_t n_blocks;
+  uint64_t elements;  // wanted
+  size_t n_pieces;
+  struct wd_dequant_piece pieces[MAX_PIECES];  // their `in` and `out` count from the slot's input and the tile's output
+};
+
+struct slot {
+  uint8_t *host_in;
+  uint8_t *device_in;
+  uint8_t *device_out;
+  float *host_factors;  // of a tile's pieces, for statistics
+  float *device_factors;
+  cudaEvent_t begin;    // before the copy to the device …
+  cudaEvent_t copied;   // … behind it …
+  cudaEvent_t decoded;  // … behind the kernel …
+  cudaEvent_t done;     // … and behind the copy back
+  // The tile that is under way: `elements` of output at `out`, to be summed when `done` has passed.
+  uint8_t *out;
+  uint64_t elements;
+  bool timed;
+};
+
+struct lane {
+  bool made;
+  uint64_t tiles;  // so far
+  cudaStream_t stream;
+  struct slot slots[2];
+  struct wd_gpu_stats *device_stats;
+  struct wd_gpu_stats *host_stats;
+  struct wd_factors factors;
+  struct tile *tile;
+};
+
+struct device {
+  int number;  // CUDA's
+  bool failed;
+  struct wd_device about;
+};
+
+struct cuda_backend {
+  struct wd_backend base;
+  struct wd_cuda_host host;
+  uint32_t n_devices;
+  uint32_t n_workers;
+  bool warned;
+  bool opened;
+  char path[32];  // "cuda", or with --device auto "cuda+avx512": what is small is decoded there
+  struct device devices[MAX_DEVICES];
+  struct lane *lanes;  // n_workers times n_devices
+};
+
+static struct cuda_backend *of(struct wd_backend *backend) {
+  return (struct cuda_backend *)backend;
+}
+
+static enum wd_status fail(struct wd_error *err, enum wd_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  err->status = WD_UNAVAILABLE;
+  err->status = status;
   vsnprintf(err->message, sizeof err->message, format, args);
   va_end(args);
-  return WD_UNAVAILABLE;
+  return status;
+}
+
+// What an error of CUDA means to whoever asked for the work.
+static enum wd_status cuda_failed(struct device *device, cudaError_t error, struct wd_error *err) {
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return fail(err, WD_RESOURCE_EXHAUSTED, "%s is out of memory: free some of it, or decode on the CPU (--device cpu)",
+                device->about.id);
+  }
+  device->failed = true;
+  return fail(err, WD_UNAVAILABLE, "%s failed (%s): see the driver's log (dmesg, nvidia-smi -q), then restart weightd",
+              device->about.id, cudaGetErrorString(error));
+}
+
+// ---- Memory
+
+static void warn_once(struct cuda_backend *cuda) {
+  if (!cuda->warned) {
+    cuda->warned = true;
+    cuda->host.warn("memory cannot be pinned here (see ulimit -l): copies to and from the GPU are slower");
+  }
+}
+
+static void *pinned_alloc(void *self, size_t size) {
+  void *data = NULL;
+  if (cudaHostAlloc(&data, size, cudaHostAllocPortable) == cudaSuccess) {
+    return data;
+  }
+  cudaGetLastError();
+  warn_once((struct cuda_backend *)self);
+  void *plain = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return plain == MAP_FAILED ? NULL : plain;
+}
+
+static void pinned_release(void *self, void *data, size_t size) {
+  (void)self;
+  cudaPointerAttributes about;
+  if (cudaPointerGetAttributes(&about, data) == cudaSuccess && about.type == cudaMemoryTypeHost) {
+    cudaFreeHost(data);
+  } else {
+    cudaGetLastError();
+    munmap(data, size);
+  }
+}
+
+// ---- Lanes
+
+static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
+  for (struct slot &slot : lane->slots) {
+    if (slot.host_in) {
+      pinned_release(cuda, slot.host_in, TILE_IN);
+    }
+    cudaFree(slot.device_in);
+    cudaFree(slot.device_out);
+    cudaFreeHost(slot.host_factors);
+    cudaFree(slot.device_factors);
+    for (cudaEvent_t event : {slot.begin, slot.copied, slot.decoded, slot.done}) {
+      if (event) {
+        cudaEventDestroy(event);
+      }
+    }
+  }
+  cudaFree(lane->device_stats);
+  cudaFreeHost(lane->host_stats);
+  free(lane->tile);
+  if (lane->stream) {
+    cudaStreamDestroy(lane->stream);
+  }
+  memset(lane, 0, sizeof *lane);
+}
+
+static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
+  cudaError_t error = cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking);
+  for (struct slot &slot : lane->slots) {
+    slot.host_in = error ? NULL : (uint8_t *)pinned_alloc(cuda, TILE_IN);
+    error = error ? error : slot.host_in ? cudaSuccess : cudaErrorMemoryAllocation;
+    error = error ? error : cudaMalloc(&slot.device_in, TILE_IN);
+    error = error ? error : cudaMalloc(&slot.device_out, TILE_OUT);
+    error = error ? error : cudaMallocHost(&slot.host_factors, MAX_PIECES * sizeof(float));
+    error = error ? error : cudaMalloc(&slot.device_factors, MAX_PIECES * sizeof(float));
+    for (cudaEvent_t *event : {&slot.begin, &slot.copied, &slot.decoded, &slot.done}) {
+      error = error ? error : cudaEventCreateWithFlags(event, cudaEventBlockingSync);
+    }
+  }
+  error = error ? error : cudaMalloc(&lane->device_stats, sizeof *lane->device_stats);
+  error = error ? error : cudaMallocHost(&lane->host_stats, sizeof *lane->host_stats);
+  lane->tile = error ? NULL : (struct tile *)malloc(sizeof *lane->tile);
+  error = error || lane->tile ? error : cudaErrorMemoryAllocation;
+  if (error) {
+    free_lane(cuda, lane);
+  } else {
+    lane->made = true;
+  }
+  return error;
+}
+
+// ---- Jobs
+
+// Waits for the tile in a slot, and sums it. *special tells of values that the CPU has to count.
+static void count_stage(struct wd_job *job, enum wd_stage stage, cudaEvent_t begin, cudaEvent_t end) {
+  float ms = 0;
+  if (cudaEventElapsedTime(&ms, begin, end) == cudaSuccess) {
+    job->stage_ns[stage] += (uint64_t)(ms * 1e6f) * TIMED;
+  }
+}
+
+static cudaError_t finish_slot(struct cuda_backend *cuda, struct slot *slot, struct wd_job *job, bool *special) {
+  if (!slot->elements) {
+    return cudaSuccess;
+  }
+  uint64_t elements = slot->elements;
+  slot->elements = 0;
+  cudaError_t error = cudaEventSynchronize(slot->done);
+  if (error) {
+    return error;
+  }
+  if (slot->timed) {
+    count_stage(job, WD_STAGE_TO_DEVICE, slot->begin, slot->copied);
+    count_stage(job, WD_STAGE_DECODE, slot->copied, slot->decoded);
+    count_stage(job, WD_STAGE_FROM_DEVICE, slot->decoded, slot->done);
+  }
+  if (slot->out) {
+    uint64_t clock;
+    wd_stage_lap(job, WD_STAGES, &clock);
+    job->crc32c = cuda->host.crc32c(job->crc32c, slot->out, elements * wd_output_bytes(job->output));
+    *special = *special || cuda->host.any_special(job->output, slot->out, elements);
+    wd_stage_lap(job, WD_STAGE_SUM, &clock);
+  }
+  return cudaSuccess;
+}
+
+// Fills a tile with what comes at `position` of the job's elements, `left` of which are still to be done.
+static enum wd_status fill_tile(struct lane *lane, struct wd_job *job, uint64_t position, uint64_t left,
+                                struct tile *tile) {
+  const uint64_t per_block = job->type->block_elements;
+  const uint64_t out_bytes = job->stats ? 1 : wd_output_bytes(job->output);
+  const uint64_t most_blocks = TILE_IN / job->type->block_bytes;
+  const uint64_t most_elements = job->stats ? UINT64_MAX : TILE_OUT / out_bytes;
+  const bool dense = (job->stride - job->run_elements) / per_block * job->type->block_bytes <= GAP_BYTES;
+  tile->block = (job->first + position / job->run_elements * job->stride + position % job->run_elements) / per_block;
+  tile->n_blocks = tile->elements = tile->n_pieces = 0;
+  const uint64_t end = (tile->block + most_blocks) * per_block;
+  while (left && tile->n_pieces < MAX_PIECES && tile->elements < most_elements) {
+    uint64_t within = position % job->run_elements;
+    uint64_t element = job->first + position / job->run_elements * job->stride + within;
+    if (element >= end || (tile->n_pieces && within == 0 && !dense)) {
+      break;
+    }
+    float factor;
+    uint64_t until;
+    enum wd_status status = wd_find_factor(&lane->factors, job, element, &factor, &until);
+    if (status) {
+      return status;
+    }
+    uint64_t n = job->run_elements - within;
+    n = n < left ? n : left;
+    n = n < end - element ? n : end - element;
+    n = n < until - element ? n : until - element;
+    n = n < most_elements - tile->elements ? n : most_elements - tile->elements;
+    struct wd_dequant_piece *piece = &tile->pieces[tile->n_pieces++];
+    piece->in = (const void *)((element / per_block - tile->block) * job->type->block_bytes);
+    piece->out = (void *)(tile->elements * out_bytes);
+    piece->num_elements = (int64_t)n;
+    piece->ggml_type_id = (int32_t)job->type->id;
+    piece->output = (int32_t)job->output;
+    piece->first_element = (int32_t)(element % per_block);
+    piece->factor = factor;
+    tile->elements += n;
+    tile->n_blocks = (element + n - 1) / per_block + 1 - tile->block;
+    position += n;
+    left -= n;
+  }
+  return WD_OK;
+}
+
+// Statistics are of whole tensors, so a tile is one run of blocks, and its pieces are where factors change.
+static cudaError_t launch_stats(struct lane *lane, struct slot *slot, struct wd_job *job, const struct tile *tile) {
+  const float *factors = NULL;
+  uint64_t blocks_per_factor = 1;
+  cudaError_t error = cudaSuccess;
+  if (job->factor_elements) {
+    for (size_t i = 0; i < tile->n_pieces; i++) {
+      slot->host_factors[i] = tile->pieces[i].factor;
+    }
+    error = cudaMemcpyAsync(slot->device_factors, slot->host_factors, tile->n_pieces * sizeof(float),
+                            cudaMemcpyHostToDevice, lane->stream);
+    factors = slot->device_factors;
+    blocks_per_factor = job->factor_elements / job->type->block_elements;
+  }
+  return error ? error
+               : wd_gpu_stats_launch(job->type->id, slot->device_in, (int64_t)tile->n_blocks, factors,
+                                     (int64_t)blocks_per_factor, (int64_t)(tile->block % blocks_per_factor),
+                                     lane->device_stats, lane->stream);
+}
+
+static cudaError_t launch(struct lane *lane, struct slot *slot, struct wd_job *job, struct tile *tile, uint8_t *out) {
+  for (size_t i = 0; i < tile->n_pieces; i++) {
+    tile->pieces[i].in = slot->device_in + (uintptr_t)tile->pieces[i].in;
+    tile->pieces[i].out = out + (uintptr_t)tile->pieces[i].out;
+  }
+  const struct wd_dequant_piece *first = &tile->pieces[0];
+  if (job->stats) {
+    return launch_stats(lane, slot, job, tile);
+  }
+  if (tile->n_pieces == 1 && first->first_element == 0) {
+    return wd_dequant_launch(first->ggml_type_id, first->output, first->out, first->in, first->num_elements,
+                             first->factor, lane->stream);
+  }
+  return wd_dequant_pieces_launch(tile->pieces, tile->n_pieces, lane->stream);
+}
+
+// Puts a tile on its way: file, pinned memory, device, kernel, output. The job's output goes on at `done` elements.
+static enum wd_status start_tile(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct slot *slot,
+                                 struct wd_job *job, struct tile *tile, uint64_t done) {
+  const struct wd_type_info *type = job->type;
+  const uint64_t size = tile->n_blocks * type->block_bytes;
+  uint64_t clock;
+  wd_stage_lap(job, WD_STAGES, &clock);
+  enum wd_status status = job->read(job, tile->block * type->block_bytes, slot->host_in, size, &job->error);
+  wd_stage_lap(job, WD_STAGE_READ, &clock);
+  if (status) {
+    return status;
+  }
+  if (job->big_endian) {
+    cuda->host.swap_blocks(type, slot->host_in, tile->n_blocks);
+  }
+  const uint64_t element_bytes = wd_output_bytes(job->output);
+  uint8_t *on_device = job->device_out ? (uint8_t *)job->device_out + done * element_bytes : slot->device_out;
+  slot->timed = lane->tiles++ % TIMED == 0;
+  slot->out = job->out ? (uint8_t *)job->out + done * element_bytes : NULL;
+  cudaError_t error = slot->timed ? cudaEventRecord(slot->begin, lane->stream) : cudaSuccess;
+  error = error ? error : cudaMemcpyAsync(slot->device_in, slot->host_in, size, cudaMemcpyHostToDevice, lane->stream);
+  error = !error && slot->timed ? cudaEventRecord(slot->copied, lane->stream) : error;
+  error = error ? error : launch(lane, slot, job, tile, on_device);
+  error = !error && slot->timed ? cudaEventRecord(slot->decoded, lane->stream) : error;
+  if (!error && slot->out) {
+    error = cudaMemcpyAsync(slot->out, on_device, tile->elements * element_bytes, cudaMemcpyDeviceToHost, lane->stream);
+  }
+  error = error ? error : cudaEventRecord(slot->done, lane->stream);
+  slot->elements = tile->elements;
+  return error ? cuda_failed(device, error, &job->error) : WD_OK;
+}
+
+// The tiles of a job, through both slots in turn.
+static enum wd_status run_tiles(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
+                                bool *special) {
+  enum wd_status status = WD_OK;
+  cudaError_t error = cudaSuccess;
+  unsigned turn = 0;
+  lane->factors.begin = lane->factors.end = 0;
+  for (uint64_t done = 0; !status && done < job->count; turn ^= 1) {
+    struct slot *slot = &lane->slots[turn];
+    error = finish_slot(cuda, slot, job, special);
+    status = error ? cuda_failed(device, error, &job->error)
+                   : fill_tile(lane, job, job->begin + done, job->count - done, lane->tile);
+    if (!status) {
+      status = start_tile(cuda, device, lane, slot, job, lane->tile, done);
+      done += lane->tile->elements;
+    }
+  }
+  // What is under way is waited for whatever happened; the slot whose turn it is holds the older tile.
+  for (int i = 0; i < 2; i++, turn ^= 1) {
+    error = finish_slot(cuda, &lane->slots[turn], job, special);
+    status = !status && error ? cuda_failed(device, error, &job->error) : status;
+  }
+  return status;
+}
+
+static enum wd_status run(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
+                          bool *special) {
+  cudaError_t error = cudaSetDevice(device->number);
+  if (!error && !lane->made) {
+    error = make_lane(cuda, lane);
+  }
+  if (!error && job->stats) {
+    error = cudaMemsetAsync(lane->device_stats, 0, sizeof *lane->device_stats, lane->stream);
+  }
+  if (error) {
+    return cuda_failed(device, error, &job->error);
+  }
+  enum wd_status status = run_tiles(cuda, device, lane, job, special);
+  if (!status && job->stats) {
+    error = cudaMemcpyAsync(lane->host_stats, lane->device_stats, sizeof *lane->host_stats, cudaMemcpyDeviceToHost,
+                            lane->stream);
+    error = error ? error : cudaStreamSynchronize(lane->stream);
+    if (error) {
+      return cuda_failed(device, error, &job->error);
+    }
+    wd_gpu_stats_collect(lane->host_stats, job->stats);
+  }
+  return status;
+}
+
+static bool is_for_cpu(const struct cuda_backend *cuda, const struct wd_job *job) {
+  uint64_t least = job->stats ? WD_CUDA_MIN_STATS_ELEMENTS : WD_CUDA_MIN_ELEMENTS;
+  return !job->device_out && (job->count == 0 || (cuda->host.automatic && job->count < least) ||
+                              (!job->stats && job->output == WD_OUT_STORED));
+}
+
+static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_job *job) {
+  struct cuda_backend *cuda = of(backend);
+  uint32_t number = job->device_out ? job->device : worker % cuda->n_devices;
+  struct device *device = &cuda->devices[number];
+  bool special = false;
+  if (is_for_cpu(cuda, job)) {
+    cuda->host.cpu->ops->start(cuda->host.cpu, worker, job);
+    return;
+  }
+  job->crc32c = 0;
+  memset(&job->counts, 0, sizeof job->counts);
+  memset(job->stage_ns, 0, sizeof job->stage_ns);
+  if (device->failed) {
+    job->status = fail(&job->error, WD_UNAVAILABLE, "%s failed before: restart weightd", device->about.id);
+  } else {
+    job->status = run(cuda, device, &cuda->lanes[worker * cuda->n_devices + number], job, &special);
+  }
+  if (special && !job->status) {
+    cuda->host.cpu->ops->start(cuda->host.cpu, worker, job);
+    return;
+  }
+  job->done(job);
+}
+
+// ---- Devices
+
+static const char *cuda_path(struct wd_backend *backend, enum wd_type type) {
+  (void)type;
+  return of(backend)->path;
+}
+
+static bool cuda_device(struct wd_backend *backend, uint32_t i, struct wd_device *device) {
+  if (i >= of(backend)->n_devices) {
+    return false;
+  }
+  *device = of(backend)->devices[i].about;
+  return true;
+}
+
+static enum wd_status cuda_device_alloc(struct wd_backend *backend, uint32_t i, uint64_t bytes, void **memory,
+                                        uint8_t *handle, struct wd_error *err) {
+  struct device *device = &of(backend)->devices[i];
+  cudaIpcMemHandle_t ipc;
+  static_assert(sizeof ipc == WD_IPC_HANDLE_BYTES, "the size of a CUDA IPC handle");
+  void *data = NULL;
+  cudaError_t error = cudaSetDevice(device->number);
+  error = error ? error : cudaMalloc(&data, bytes);
+  error = error ? error : cudaIpcGetMemHandle(&ipc, data);
+  if (error) {
+    cudaFree(data);
+    return cuda_failed(device, error, err);
+  }
+  memcpy(handle, &ipc, sizeof ipc);
+  *memory = data;
+  return WD_OK;
+}
+
+static void cuda_device_free(struct wd_backend *backend, uint32_t i, void *memory) {
+  cudaSetDevice(of(backend)->devices[i].number);
+  cudaFree(memory);
+}
+
+static void cuda_destroy(struct wd_backend *backend) {
+  struct cuda_backend *cuda = of(backend);
+  for (uint32_t i = 0; cuda->lanes && i < cuda->n_workers * cuda->n_devices; i++) {
+    cudaSetDevice(cuda->devices[i % cuda->n_devices].number);
+    free_lane(cuda, &cuda->lanes[i]);
+  }
+  free(cuda->lanes);
+  if (cuda->opened) {
+    cuda->host.cpu->ops->destroy(cuda->host.cpu);
+  }
+  free(cuda);
+}
+
+static cudaError_t describe(int number, struct device *device) {
+  cudaDeviceProp properties;
+  cudaError_t error = cudaGetDeviceProperties(&properties, number);
+  device->number = number;
+  snprintf(device->about.id, sizeof device->about.id, "cuda:%d", number);
+  if (!error) {
+    snprintf(device->about.name, sizeof device->about.name, "%.127s", properties.name);
+    device->about.memory_bytes = properties.totalGlobalMem;
+    device->about.cores = (uint32_t)properties.multiProcessorCount;
+  }
+  return error;
+}
+
+static enum wd_status find_devices(struct cuda_backend *cuda, int asked, struct wd_error *err) {
+  int count = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    return fail(
+        err, WD_UNAVAILABLE,
+        "there is no usable CUDA device (%s): check that nvidia-smi works here and, in a container, that the GPU "
+        "was passed through",
+        error != cudaSuccess ? cudaGetErrorString(error) : "none found");
+  }
+  if (asked >= count) {
+    return fail(err, WD_UNAVAILABLE, "there is no CUDA device %d: this machine has 0 to %d", asked, count - 1);
+  }
+  for (int i = 0; i < count && cuda->n_devices < MAX_DEVICES; i++) {
+    struct device *device = &cuda->devices[cuda->n_devices];
+    if (asked >= 0 && asked != i) {
+      continue;
+    }
+    error = describe(i, device);
+    if (error) {
+      return cuda_failed(device, error, err);
+    }
+    cuda->n_devices++;
+  }
+  return WD_OK;
 }
 
 extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend_open(uint32_t abi, int device,
                                                                                       uint32_t workers,
+                                                                                      const struct wd_cuda_host *host,
                                                                                       struct wd_backend **backend,
                                                                                       struct wd_error *err) {
-  (void)workers;
-  (void)backend;
+  static struct wd_backend_ops ops;
   if (abi != WD_CUDA_ABI) {
-    return unavailable(err,
-                       "the CUDA backend is of another build (interface %d, wanted %u): install both from one build",
-                       WD_CUDA_ABI, abi);
+    return fail(err, WD_UNAVAILABLE,
+                "the CUDA backend is of another build (interface %d, wanted %u): install both from one build",
+                WD_CUDA_ABI, abi);
   }
-  int count = 0;
-  cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    return unavailable(
-        err,
-        "there is no usable CUDA device (%s): check that nvidia-smi works here and, in a container, that "
-        "the GPU was passed through",
-        error != cudaSuccess ? cudaGetErrorString(error) : "none found");
+  ops.name = "cuda";
+  ops.start = cuda_start;
+  ops.path = cuda_path;
+  ops.device = cuda_device;
+  ops.device_alloc = cuda_device_alloc;
+  ops.device_free = cuda_device_free;
+  ops.destroy = cuda_destroy;
+  struct cuda_backend *cuda = (struct cuda_backend *)calloc(1, sizeof *cuda);
+  if (!cuda) {
+    return fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
   }
-  if (device >= count) {
-    return unavailable(err, "there is no CUDA device %d: this machine has 0 to %d", device, count - 1);
+  cuda->base.ops = &ops;
+  cuda->host = *host;
+  snprintf(cuda->path, sizeof cuda->path, "cuda%s%s", host->automatic ? "+" : "",
+           host->automatic ? host->cpu->ops->path(host->cpu, WD_F32) : "");
+  enum wd_status status = find_devices(cuda, device, err);
+  if (status) {
+    cuda_destroy(&cuda->base);
+    return status;
   }
-  return unavailable(err, "this version of the CUDA backend has no kernels (%d device(s) found)", count);
+  cuda->n_workers = workers;
+  cuda->lanes = (struct lane *)calloc((size_t)workers * cuda->n_devices, sizeof *cuda->lanes);
+  cuda->base.memory.alloc = pinned_alloc;
+  cuda->base.memory.release = pinned_release;
+  cuda->base.memory.self = cuda;
+  cuda->base.stats_elements = (uint64_t)8 << 20;
+  cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * TILE_IN;
+  if (!cuda->lanes) {
+    status = fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
+  }
+  // A lane on each device now, so that one that cannot be used is found out here.
+  for (uint32_t i = 0; !status && i < cuda->n_devices; i++) {
+    cudaError_t error = cudaSetDevice(cuda->devices[i].number);
+    error = error ? error : make_lane(cuda, &cuda->lanes[i % workers * cuda->n_devices + i]);
+    status = error ? cuda_failed(&cuda->devices[i], error, err) : WD_OK;
+  }
+  if (status) {
+    cuda_destroy(&cuda->base);
+    return status;
+  }
+  cuda->opened = true;
+  *backend = &cuda->base;
+  return WD_OK;
 }

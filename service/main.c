@@ -43,6 +43,8 @@ enum {
   KEY_VERBOSE,
   KEY_READY_FILE,
   KEY_INSECURE,
+  KEY_ALLOW_CUDA_IPC,
+  KEY_GPU_MEMORY_BUDGET,
 };
 
 static const struct argp_option serve_option_table[] = {
@@ -60,6 +62,8 @@ static const struct argp_option serve_option_table[] = {
     {"log", KEY_LOG, "FORMAT", 0, "text (default) or json, a line a request, on stderr", 0},
     {"verbose", KEY_VERBOSE, NULL, 0, "Log what gRPC has to say, too", 0},
     {"ready-file", KEY_READY_FILE, "FILE", 0, "Write the address to FILE once the server accepts calls", 0},
+    {"allow-cuda-ipc", KEY_ALLOW_CUDA_IPC, NULL, 0, "Lend GPU memory to callers on the unix socket (LeaseTensors)", 0},
+    {"gpu-memory-budget", KEY_GPU_MEMORY_BUDGET, "SIZE", 0, "All GPU memory that is lent at once; default 8GiB", 0},
     {"insecure", KEY_INSECURE, NULL, 0, "Listen beyond loopback in plain text, for anyone who can connect", 0},
     {0},
 };
@@ -134,6 +138,12 @@ static error_t parse_serve(int key, char *arg, struct argp_state *state) {
       break;
     case KEY_INSECURE:
       options->server.insecure = true;
+      break;
+    case KEY_ALLOW_CUDA_IPC:
+      options->server.allow_cuda_ipc = true;
+      break;
+    case KEY_GPU_MEMORY_BUDGET:
+      parse_size(state, "gpu-memory-budget", arg, &options->server.gpu_memory_budget);
       break;
     case ARGP_KEY_ARG:
       argp_error(state, "unexpected argument %s", arg);
@@ -274,6 +284,7 @@ static int main_serve(int argc, char **argv) {
                  .queues = (uint32_t)wd_min_u64(cores > 4 ? (uint64_t)cores / 4 : 1, 8),
                  .max_streams = 256,
                  .stall_timeout_ms = 30000,
+                 .gpu_memory_budget = (uint64_t)8 << 30,
                  .metadata_budget = (uint64_t)256 << 20},
   };
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &options);

@@ -6,11 +6,22 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "service/base/error.h"
 #include "service/engine/pool.h"
 #include "service/engine/stats.h"
 #include "service/formats/decode.h"
+
+// What a job spends its time on, as far as a backend does it.
+enum wd_stage {
+  WD_STAGE_READ,         // from the file
+  WD_STAGE_TO_DEVICE,    // host memory to device memory
+  WD_STAGE_DECODE,       // blocks to elements, or to statistics
+  WD_STAGE_FROM_DEVICE,  // device memory to host memory
+  WD_STAGE_SUM,          // CRC, and the look for NaN and infinities
+  WD_STAGES
+};
 
 // What is found out about the values of a chunk on the way.
 struct wd_chunk_counts {
@@ -40,19 +51,35 @@ struct wd_job {
   // Reads `n` factors, from number `first`. Any thread.
   enum wd_status (*read_factors)(struct wd_job *job, uint64_t first, uint64_t n, float *factors, struct wd_error *err);
 
-  // Where to: output elements, or statistics (added to, so zero them first). One of the two.
+  // Where to: output elements, statistics (added to, so zero them first), or elements in the memory of device number
+  // `device` of the backend, which must have allocated it. One of the three.
   void *out;
   struct wd_stats *stats;
+  void *device_out;
+  uint32_t device;
 
   // What came of it.
   enum wd_status status;
   struct wd_error error;
-  uint32_t crc32c;  // of what was written to out
+  uint32_t crc32c;               // of what was written to out
+  uint64_t stage_ns[WD_STAGES];  // overlapping ones each in full
   struct wd_chunk_counts counts;
 
   // Called once, on any thread, when all of that is in place; the backend does not touch the job afterwards.
   void (*done)(struct wd_job *job);
 };
+
+// Adds the time since *since, in nanoseconds of a clock that only goes forward, to a stage of the job, and sets *since
+// to now. A stage of WD_STAGES only sets the clock.
+static inline void wd_stage_lap(struct wd_job *job, enum wd_stage stage, uint64_t *since) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+  if (stage != WD_STAGES) {
+    job->stage_ns[stage] += ns - *since;
+  }
+  *since = ns;
+}
 
 #define WD_DEVICE_TEXT 128
 
@@ -77,13 +104,22 @@ struct wd_backend_ops {
   // Describes device i; false where there is none.
   bool (*device)(struct wd_backend *backend, uint32_t i, struct wd_device *device);
 
+  // Memory of device i that other processes of this host can map: its address here, and its CUDA IPC handle of
+  // WD_IPC_HANDLE_BYTES. NULL where the backend has none. RESOURCE_EXHAUSTED where the device is full.
+  enum wd_status (*device_alloc)(struct wd_backend *backend, uint32_t i, uint64_t bytes, void **memory, uint8_t *handle,
+                                 struct wd_error *err);
+  void (*device_free)(struct wd_backend *backend, uint32_t i, void *memory);
+
   void (*destroy)(struct wd_backend *backend);
 };
+#define WD_IPC_HANDLE_BYTES 64
 
 struct wd_backend {
   const struct wd_backend_ops *ops;
   // Where output buffers come from.
   struct wd_memory memory;
+  // Elements of a job of statistics that it does best.
+  uint64_t stats_elements;
   // Bytes it holds for itself, for each worker, out of the memory budget.
   uint64_t worker_bytes;
 };

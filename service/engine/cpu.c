@@ -15,22 +15,20 @@
 #include "service/base/checked.h"
 #include "service/crc/crc32c.h"
 #include "service/engine/backend.h"
+#include "service/engine/factors.h"
 #include "service/engine/scan.h"
 
 #define WINDOW_BYTES ((size_t)256 << 10)
-#define TILE_ELEMENTS ((size_t)16 << 10)  // of output: a multiple of every block's elements
+#define TILE_ELEMENTS ((size_t)32 << 10)  // of output: a multiple of every block's elements
 #define FLOAT_TILE ((size_t)4 << 10)      // of float32 values
 #define GAP_BYTES ((uint64_t)32 << 10)    // between two runs: read through it rather than read twice
-#define FACTORS 256
 
 struct worker {
   uint8_t *window;
   uint64_t window_begin;  // blocks of the tensor that the window holds
   uint64_t window_end;
   float *values;
-  uint64_t factors_begin;  // factors at hand
-  uint64_t factors_end;
-  float factors[FACTORS];
+  struct wd_factors factors;
 };
 
 struct cpu_backend {
@@ -51,8 +49,11 @@ static enum wd_status fill_window(struct worker *w, struct wd_job *job, uint64_t
   }
   uint64_t bytes = job->type->block_bytes;
   uint64_t blocks = wd_min_u64(end - block, WINDOW_BYTES / bytes);
+  uint64_t clock;
   w->window_begin = w->window_end = 0;
+  wd_stage_lap(job, WD_STAGES, &clock);
   enum wd_status status = job->read(job, block * bytes, w->window, blocks * bytes, &job->error);
+  wd_stage_lap(job, WD_STAGE_READ, &clock);
   if (status) {
     return status;
   }
@@ -61,25 +62,6 @@ static enum wd_status fill_window(struct worker *w, struct wd_job *job, uint64_t
   }
   w->window_begin = block;
   w->window_end = block + blocks;
-  return WD_OK;
-}
-
-// The factor that holds for an element, and the element where the next one begins.
-static enum wd_status find_factor(struct worker *w, struct wd_job *job, uint64_t element, float *factor,
-                                  uint64_t *until) {
-  uint64_t i = element / job->factor_elements;
-  if (i < w->factors_begin || i >= w->factors_end) {
-    uint64_t n = wd_min_u64(job->tensor_elements / job->factor_elements - i, FACTORS);
-    w->factors_begin = w->factors_end = 0;
-    enum wd_status status = job->read_factors(job, i, n, w->factors, &job->error);
-    if (status) {
-      return status;
-    }
-    w->factors_begin = i;
-    w->factors_end = i + n;
-  }
-  *factor = w->factors[i - w->factors_begin];
-  *until = (i + 1) * job->factor_elements;
   return WD_OK;
 }
 
@@ -143,22 +125,23 @@ static enum wd_status run_elements(struct worker *w, const struct wd_decode_path
     if (status) {
       return status;
     }
-    float factor = 1;
-    uint64_t until = w->window_end * type->block_elements;
-    if (job->factor_elements) {
-      uint64_t factor_until;
-      if ((status = find_factor(w, job, element, &factor, &factor_until))) {
-        return status;
-      }
-      until = wd_min_u64(until, factor_until);
+    float factor;
+    uint64_t until;
+    if ((status = wd_find_factor(&w->factors, job, element, &factor, &until))) {
+      return status;
     }
+    until = wd_min_u64(until, w->window_end * type->block_elements);
     uint64_t skip = element % type->block_elements;
     uint64_t step = wd_min_u64(wd_min_u64(n, until - element), TILE_ELEMENTS - skip);
     const uint8_t *blocks = w->window + (block - w->window_begin) * type->block_bytes;
+    uint64_t clock;
+    wd_stage_lap(job, WD_STAGES, &clock);
     if (job->stats) {
       each_value(w, path, job, blocks, skip, step, factor);
+      wd_stage_lap(job, WD_STAGE_DECODE, &clock);
     } else {
       decode_elements(path->decode[type->type][job->output], type, element_bytes, blocks, skip, step, factor, *out);
+      wd_stage_lap(job, WD_STAGE_DECODE, &clock);
       if (wd_any_special(job->output, *out, step)) {
         each_value(w, path, job, blocks, skip, step, factor);
         if (!passes_through(type->type, job->output)) {
@@ -166,6 +149,7 @@ static enum wd_status run_elements(struct worker *w, const struct wd_decode_path
         }
       }
       job->crc32c = wd_crc32c(job->crc32c, *out, step * element_bytes);
+      wd_stage_lap(job, WD_STAGE_SUM, &clock);
       *out += step * element_bytes;
     }
     element += step;
@@ -178,9 +162,13 @@ static enum wd_status run_elements(struct worker *w, const struct wd_decode_path
 static enum wd_status run_stored(struct wd_job *job, uint64_t element, uint64_t n, uint8_t **out) {
   uint64_t offset = element / job->type->block_elements * job->type->block_bytes;
   uint64_t size = n / job->type->block_elements * job->type->block_bytes;
+  uint64_t clock;
+  wd_stage_lap(job, WD_STAGES, &clock);
   enum wd_status status = job->read(job, offset, *out, size, &job->error);
+  wd_stage_lap(job, WD_STAGE_READ, &clock);
   if (!status) {
     job->crc32c = wd_crc32c(job->crc32c, *out, size);
+    wd_stage_lap(job, WD_STAGE_SUM, &clock);
     *out += size;
   }
   return status;
@@ -194,7 +182,7 @@ static enum wd_status run(struct worker *w, const struct wd_decode_path *path, s
     return WD_OK;
   }
   w->window_begin = w->window_end = 0;
-  w->factors_begin = w->factors_end = 0;
+  w->factors.begin = w->factors.end = 0;
   uint64_t last = job->begin + job->count - 1;
   uint64_t job_end = job->first + last / job->run_elements * job->stride + last % job->run_elements + 1;
   bool dense = (job->stride - job->run_elements) / per_block * job->type->block_bytes <= GAP_BYTES;
@@ -219,6 +207,7 @@ static enum wd_status run(struct worker *w, const struct wd_decode_path *path, s
 static void cpu_start(struct wd_backend *backend, uint32_t worker, struct wd_job *job) {
   job->crc32c = 0;
   job->counts = (struct wd_chunk_counts){0};
+  memset(job->stage_ns, 0, sizeof job->stage_ns);
   job->status = run(&of(backend)->workers[worker], of(backend)->path, job);
   job->done(job);
 }
@@ -252,6 +241,7 @@ enum wd_status wd_cpu_backend_create(uint32_t workers, const char *simd, struct 
   }
   cpu->base.ops = &ops;
   cpu->base.memory = wd_plain_memory;
+  cpu->base.stats_elements = (uint64_t)1 << 20;
   cpu->base.worker_bytes = WINDOW_BYTES + FLOAT_TILE * sizeof(float);
   cpu->n_workers = workers;
   enum wd_status status = wd_decode_path_choose(simd, &cpu->path, err);

@@ -12,7 +12,9 @@
 
 #include "cuda/backend.h"
 #include "service/base/text.h"
+#include "service/crc/crc32c.h"
 #include "service/engine/backend.h"
+#include "service/engine/scan.h"
 
 static const char library_name[] = "libweightd_cuda.so";
 
@@ -42,7 +44,8 @@ static bool find_library(char *path, size_t size) {
   return false;
 }
 
-static enum wd_status open_cuda(int device, uint32_t workers, struct wd_backend **backend, struct wd_error *err) {
+static enum wd_status open_cuda(int device, uint32_t workers, const struct wd_cuda_host *host,
+                                struct wd_backend **backend, struct wd_error *err) {
   char path[PATH_MAX];
   if (!find_library(path, sizeof path)) {
     return wd_fail(err, WD_UNAVAILABLE,
@@ -61,11 +64,15 @@ static enum wd_status open_cuda(int device, uint32_t workers, struct wd_backend 
     dlclose(library);
     return WD_UNAVAILABLE;
   }
-  enum wd_status status = open_backend(WD_CUDA_ABI, device, workers, backend, err);
+  enum wd_status status = open_backend(WD_CUDA_ABI, device, workers, host, backend, err);
   if (status) {
     dlclose(library);
   }
   return status;  // a library in use stays loaded for the life of the process
+}
+
+static void warn(const char *message) {
+  fprintf(stderr, "weightd: %s\n", message);
 }
 
 enum wd_status wd_backend_open(const char *device, uint32_t workers, const char *simd, struct wd_backend **backend,
@@ -82,16 +89,33 @@ enum wd_status wd_backend_open(const char *device, uint32_t workers, const char 
     return wd_fail(err, WD_INVALID_ARGUMENT, "--device %s: give auto, cpu, cuda, or cuda:N", device);
   }
   snprintf(note, note_size, "--device %s", device);
-  if (cuda || automatic) {
-    struct wd_error why;
-    enum wd_status status = open_cuda(asked, workers, backend, &why);
-    if (!status) {
-      return WD_OK;
-    }
-    if (cuda) {
-      return wd_fail(err, status, "--device %s: %s", device, why.message);
-    }
-    snprintf(note, note_size, "--device auto: on the CPU, because %s", why.message);
+  struct wd_backend *cpu;
+  enum wd_status status = wd_cpu_backend_create(workers, simd, &cpu, err);
+  if (status) {
+    return status;
   }
-  return wd_cpu_backend_create(workers, simd, backend, err);
+  *backend = cpu;
+  if (!cuda && !automatic) {
+    return WD_OK;
+  }
+  struct wd_cuda_host host = {
+      .cpu = cpu,
+      .automatic = automatic,
+      .crc32c = wd_crc32c,
+      .any_special = wd_any_special,
+      .swap_blocks = wd_swap_blocks,
+      .warn = warn,
+  };
+  struct wd_error why;
+  status = open_cuda(asked, workers, &host, backend, &why);
+  if (status && cuda) {
+    cpu->ops->destroy(cpu);
+    *backend = NULL;
+    return wd_fail(err, status, "--device %s: %s", device, why.message);
+  }
+  if (automatic) {
+    snprintf(note, note_size, "--device auto: %s%s",
+             status ? "on the CPU, because " : "on the GPU, small work on the CPU", status ? why.message : "");
+  }
+  return WD_OK;
 }

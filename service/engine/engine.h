@@ -23,6 +23,7 @@ struct wd_engine_counters {
   uint64_t chunks_decoded;
   uint64_t bytes_read;
   uint64_t bytes_decoded;
+  uint64_t stage_ns[WD_STAGES];  // of all workers together
 };
 
 enum wd_status wd_engine_create(const struct wd_engine_options *options, struct wd_engine **engine,
@@ -49,6 +50,7 @@ struct wd_chunk {
   bool first;  // of its unit
   bool last;
   struct wd_chunk_counts counts;
+  uint64_t device_offset;        // with device memory: of the unit's first byte in it, and data is NULL
   const struct wd_stats *stats;  // of a stream of statistics: of these elements, and data is NULL
 };
 
@@ -59,6 +61,10 @@ typedef void wd_stream_ready_fn(void *context);
 struct wd_stream_options {
   uint64_t chunk_bytes;  // most bytes of a chunk's data; for statistics ignored
   bool stats;            // statistics of float32 values instead of data
+  // Memory of device number `device`, of wd_plan_device_bytes, to decode into instead of buffers; NULL: buffers. It
+  // must live until `closed` is called.
+  uint8_t *device_memory;
+  uint32_t device;
   wd_stream_ready_fn *ready;
   wd_stream_ready_fn *closed;  // the stream is gone and ready is not called any more
   void *context;

@@ -189,13 +189,17 @@ static enum wd_status match_selections(struct wd_plan *plan, const struct wd_pla
     goto out;
   }
   memcpy(plan->selections, request->selections, request->n_selections * sizeof *plan->selections);
-  for (uint64_t i = 0; i < plan->n_tensors; i++) {
-    if (stopped(cancelled, i)) {
+  // Over all tensors of the model, so that a pattern counts as matched also by one that is not delivered.
+  uint64_t place = 0;
+  for (uint64_t index = 0; index < wd_model_info(plan->model)->n_tensors; index++) {
+    if (stopped(cancelled, index)) {
       status = fail_cancelled(err);
       goto out;
     }
-    uint64_t index = selected_index(plan, i);
-    plan->selection_of[i] = matcher_find(&matcher, &list, index, wd_model_tensor(plan->model, index), matched);
+    uint32_t found = matcher_find(&matcher, &list, index, wd_model_tensor(plan->model, index), matched);
+    if (place < plan->n_tensors && selected_index(plan, place) == index) {
+      plan->selection_of[place++] = found;
+    }
   }
   status = matcher_unmatched(&matcher, &list, matched, "selections.pattern", err);
 out:
@@ -432,4 +436,16 @@ void wd_plan_unit(const struct wd_plan *plan, uint64_t i, struct wd_unit *unit) 
     unit->begin = plan->ranges[i].begin;
     unit->end = plan->ranges[i].end;
   }
+}
+
+enum wd_status wd_plan_device_bytes(const struct wd_plan *plan, uint64_t *bytes, struct wd_error *err) {
+  *bytes = 0;
+  for (uint64_t i = 0; i < wd_plan_units(plan); i++) {
+    struct wd_unit unit;
+    wd_plan_unit(plan, i, &unit);
+    if (!wd_add_u64(*bytes, unit.output_bytes, bytes) || !wd_align_u64(*bytes, WD_DEVICE_ALIGNMENT, bytes)) {
+      return wd_fail(err, WD_INVALID_ARGUMENT, "tensors: what is selected takes more than 2^64 bytes");
+    }
+  }
+  return WD_OK;
 }

@@ -85,4 +85,10 @@ void wd_plan_destroy(struct wd_plan *plan);  // NULL is allowed
 uint64_t wd_plan_units(const struct wd_plan *plan);
 void wd_plan_unit(const struct wd_plan *plan, uint64_t i, struct wd_unit *unit);
 
+// Units in device memory begin on multiples of this.
+#define WD_DEVICE_ALIGNMENT 256
+
+// What all units take in device memory, one behind the other. INVALID_ARGUMENT where that is beyond 64 bits.
+enum wd_status wd_plan_device_bytes(const struct wd_plan *plan, uint64_t *bytes, struct wd_error *err);
+
 #endif

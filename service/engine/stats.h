@@ -6,8 +6,8 @@
 // is rounded until the end, and adding two accumulators is adding their parts.
 //
 // Only the totals of the sums mean anything: a backend may add a value's part to another bin of its sign as the same
-// value in that bin's unit (a sum may also be split between the signs), where it knows the total of many values at once.
-// The counts are the histogram and are each bin's own.
+// value in that bin's unit (a sum may also be split between the signs), where it knows the total of many values at
+// once. The counts are the histogram and are each bin's own.
 #ifndef WD_ENGINE_STATS_H
 #define WD_ENGINE_STATS_H
 

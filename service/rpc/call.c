@@ -40,6 +40,7 @@ struct wd_call {
   bool headers_sent;
   bool has_payload;  // of the message under way, like the next
   uint64_t payload;
+  uint64_t send_begin_ns;
   bool sending;   // a message is under way
   bool finished;  // next is not called any more
   bool pumping;   // somebody is in next
@@ -69,10 +70,14 @@ struct wd_call {
   max_align_t state[];
 };
 
-uint64_t wd_now_ms(void) {
+static uint64_t now_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t wd_now_ms(void) {
+  return now_ns() / 1000000;
 }
 
 void *wd_call_state(struct wd_call *call) {
@@ -111,6 +116,13 @@ struct wd_call_links *wd_call_get_links(struct wd_call *call) {
 void wd_call_set_model(struct wd_call *call, const char *model) {
   free(call->model);
   call->model = strdup(model);
+}
+
+bool wd_call_is_local(struct wd_call *call) {
+  char *peer = grpc_call_get_peer(call->grpc);
+  bool local = peer && strncmp(peer, "unix:", 5) == 0;
+  gpr_free(peer);
+  return local;
 }
 
 void wd_call_progress(struct wd_call *call, uint64_t payload) {
@@ -206,7 +218,7 @@ static void on_sent(struct wd_tag *tag, bool ok) {
   // A failed send means that the call is over, which the close tag tells.
   wd_call_progress(call, 0);
   if (ok && call->has_payload) {
-    wd_server_count_sent(call->server, 1, call->payload);
+    wd_server_count_sent(call->server, call->payload, now_ns() - call->send_begin_ns);
   }
   pthread_mutex_lock(&call->lock);
   call->sending = false;
@@ -237,6 +249,7 @@ void wd_call_send(struct wd_call *call, grpc_byte_buffer *message) {
 
 void wd_call_send_payload(struct wd_call *call, grpc_byte_buffer *message, uint64_t payload) {
   call->has_payload = true;
+  call->send_begin_ns = now_ns();
   call->payload = payload;
   send_message(call, message);
 }

@@ -66,6 +66,9 @@ bool wd_call_sent_any(const struct wd_call *call);  // whether a message was sen
 void wd_call_drop_request(struct wd_call *call);    // when it is not needed any more
 const volatile bool *wd_call_cancelled_flag(const struct wd_call *call);
 
+// Whether the caller came over a unix socket.
+bool wd_call_is_local(struct wd_call *call);
+
 // Names the model in the log line of this call; copied.
 void wd_call_set_model(struct wd_call *call, const char *model);
 

@@ -12,7 +12,31 @@ static void start(struct wd_call *call) {
   wd_call_poke(call);
 }
 
-static void fill_counters(struct wd_server *server, Weightd__V1__Counters *to) {
+// Counters and what they point to.
+struct counters {
+  Weightd__V1__Counters base;
+  Weightd__V1__StageTime stages[WD_STAGES + 1];
+  Weightd__V1__StageTime *stage_pointers[WD_STAGES + 1];
+};
+
+static void fill_stages(const struct wd_engine_counters *engine, uint64_t send_ns, struct counters *to) {
+  static const char *const names[WD_STAGES + 1] = {
+      [WD_STAGE_READ] = "read",     [WD_STAGE_TO_DEVICE] = "to_device",
+      [WD_STAGE_DECODE] = "decode", [WD_STAGE_FROM_DEVICE] = "from_device",
+      [WD_STAGE_SUM] = "sum",       [WD_STAGES] = "send",
+  };
+  for (int i = 0; i <= WD_STAGES; i++) {
+    weightd__v1__stage_time__init(&to->stages[i]);
+    to->stages[i].name = (char *)names[i];
+    to->stages[i].seconds = (double)(i < WD_STAGES ? engine->stage_ns[i] : send_ns) / 1e9;
+    to->stage_pointers[i] = &to->stages[i];
+  }
+  to->base.n_stages = WD_STAGES + 1;
+  to->base.stages = to->stage_pointers;
+}
+
+static void fill_counters(struct wd_server *server, struct counters *counters) {
+  Weightd__V1__Counters *to = &counters->base;
   struct wd_engine_counters engine;
   struct wd_server_counters rpc;
   struct wd_pool_usage pool;
@@ -35,6 +59,8 @@ static void fill_counters(struct wd_server *server, Weightd__V1__Counters *to) {
   to->buffer_bytes_peak = pool.bytes_peak;
   to->models_open = wd_model_cache_count(wd_server_cache(server));
   to->requests_refused = rpc.requests_refused;
+  to->gpu_bytes_leased = rpc.gpu_bytes_leased;
+  fill_stages(&engine, rpc.send_ns, counters);
 }
 
 static void fill_limits(struct wd_server *server, Weightd__V1__Limits *to) {
@@ -53,6 +79,7 @@ static void fill_limits(struct wd_server *server, Weightd__V1__Limits *to) {
   to->max_streams = options->max_streams;
   to->stall_timeout_ms = (uint32_t)options->stall_timeout_ms;
   to->max_array_depth = WD_MAX_ARRAY_DEPTH;
+  to->gpu_memory_budget_bytes = options->allow_cuda_ipc ? options->gpu_memory_budget : 0;
 }
 
 static enum wd_next next(struct wd_call *call) {
@@ -100,11 +127,11 @@ static enum wd_next next(struct wd_call *call) {
   message.tensor_types = type_pointers;
 
   Weightd__V1__Limits limits;
-  Weightd__V1__Counters counters;
+  struct counters counters;
   fill_limits(server, &limits);
   fill_counters(server, &counters);
   message.limits = &limits;
-  message.counters = &counters;
+  message.counters = &counters.base;
   message.version = (char *)WD_VERSION;
   message.build = (char *)"GCC " __VERSION__ ", " WD_CUDA_BUILD;
   message.backend = (char *)backend->ops->name;

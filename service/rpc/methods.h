@@ -10,6 +10,7 @@ extern const struct wd_method wd_list_models_method;
 extern const struct wd_method wd_describe_model;
 extern const struct wd_method wd_stream_tensors;
 extern const struct wd_method wd_stream_stats;
+extern const struct wd_method wd_lease_tensors;
 extern const struct wd_method wd_health_check;
 extern const struct wd_method wd_health_watch;
 extern const struct wd_method wd_reflection_v1;

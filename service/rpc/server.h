@@ -19,7 +19,9 @@ struct wd_server_options {
   uint32_t queues;     // completion queues, a thread each
   uint32_t max_streams;
   uint64_t stall_timeout_ms;
-  uint64_t metadata_budget;  // bytes of parsed models, see gguf/cache.h
+  bool allow_cuda_ipc;         // LeaseTensors
+  uint64_t gpu_memory_budget;  // bytes of all leases, on all devices
+  uint64_t metadata_budget;    // bytes of parsed models, see gguf/cache.h
 };
 
 struct wd_server_counters {
@@ -30,7 +32,9 @@ struct wd_server_counters {
   uint64_t streams_active;
   uint64_t chunks_sent;
   uint64_t bytes_sent;
+  uint64_t send_ns;
   uint64_t requests_refused;
+  uint64_t gpu_bytes_leased;
 };
 
 struct wd_server;
@@ -59,8 +63,12 @@ struct wd_tasks *wd_server_tasks(struct wd_server *server);
 const struct wd_server_options *wd_server_options(const struct wd_server *server);
 bool wd_server_is_draining(const struct wd_server *server);
 void wd_server_get_counters(struct wd_server *server, struct wd_server_counters *counters);
-void wd_server_count_sent(struct wd_server *server, uint64_t chunks, uint64_t bytes);
+void wd_server_count_sent(struct wd_server *server, uint64_t bytes, uint64_t ns);  // one chunk
 void wd_server_count_end(struct wd_server *server, enum wd_status status);
+
+// Counts device memory against the budget, or says RESOURCE_EXHAUSTED.
+enum wd_status wd_server_reserve_gpu(struct wd_server *server, uint64_t bytes, struct wd_error *err);
+void wd_server_unreserve_gpu(struct wd_server *server, uint64_t bytes);
 
 // Puts a call on the list and numbers it. UNAVAILABLE where the server drains and the call is work, RESOURCE_EXHAUSTED
 // beyond the limits; the call is on the list all the same, until wd_server_remove_call.

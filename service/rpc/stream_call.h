@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What StreamTensors and StreamStats have in common: a call that runs one engine stream over one model.
+// What StreamTensors, StreamStats and LeaseTensors have in common: a call that runs one engine stream over one model.
 #ifndef WD_RPC_STREAM_CALL_H
 #define WD_RPC_STREAM_CALL_H
 
@@ -10,6 +10,7 @@
 struct wd_stream_call {
   enum wd_status (*open)(struct wd_call *call, struct wd_error *err);
   struct wd_model *model;
+  struct wd_plan *plan;  // until the stream has it
   // Guarded by `lock`: the task that opens the stream and the end of the call may come in either order.
   pthread_mutex_t lock;
   struct wd_stream *stream;
@@ -18,23 +19,21 @@ struct wd_stream_call {
   struct wd_error error;
 };
 
-// Runs `open`, which ends with wd_stream_call_open, as a task.
+// Runs `open`, which ends with the next two, as a task.
 void wd_stream_call_start(struct wd_call *call, enum wd_status (*open)(struct wd_call *call, struct wd_error *err));
 
-// For `open`: opens the model, plans, and opens the stream (options: chunk_bytes and stats are the caller's to set).
-enum wd_status wd_stream_call_open(struct wd_call *call, const char *model, const char *if_revision,
-                                   const struct wd_plan_request *request, const struct wd_stream_options *options,
-                                   struct wd_error *err);
+// For `open`: opens the model and makes state->plan.
+enum wd_status wd_stream_call_plan(struct wd_call *call, const char *model, const char *if_revision,
+                                   const struct wd_plan_request *request, struct wd_error *err);
 
-// For `next`: whether there is a chunk. If not, `next` returns *result: the call waits, or was finished here because
-// the stream ended or failed.
-bool wd_stream_call_take(struct wd_call *call, struct wd_chunk **chunk, enum wd_next *result);
+// For `open`, then: opens the stream (ready, closed and context of the options are set here).
+enum wd_status wd_stream_call_open(struct wd_call *call, const struct wd_stream_options *options, struct wd_error *err);
+
+// For `next`: wd_stream_take, which also waits while the stream is being opened. At WD_TAKE_FAILED the call has been
+// finished here.
+enum wd_take wd_stream_call_take(struct wd_call *call, struct wd_chunk **chunk);
 
 void wd_stream_call_conclude(struct wd_call *call);
 void wd_stream_call_destroy(struct wd_call *call);
-
-// The names of a request as the plan takes them, to be freed with free. INVALID_ARGUMENT where one is not UTF-8.
-enum wd_status wd_stream_call_read_names(char *const *names, size_t n, const struct wd_text **texts,
-                                         struct wd_error *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "service/rpc/methods.h"
+#include "service/rpc/plan_request.h"
 #include "service/rpc/server.h"
 #include "service/rpc/stream_call.h"
 #include "weightd/v1/weightd.pb-c.h"
@@ -15,18 +16,12 @@ struct state {
 
 static enum wd_status open_stream(struct wd_call *call, struct wd_error *err) {
   const Weightd__V1__StreamStatsRequest *request = (const void *)wd_call_request(call);
-  struct wd_plan_request plan_request = {
-      .n_tensors = request->n_tensors,
-      .output = WD_OUT_F32,
-      .no_companion_scale = request->no_companion_scale,
-  };
-  enum wd_status status = wd_stream_call_read_names(request->tensors, request->n_tensors, &plan_request.tensors, err);
-  if (!status) {
-    struct wd_stream_options options = {.stats = true};
-    status = wd_stream_call_open(call, request->model, request->if_revision, &plan_request, &options, err);
-  }
-  free((void *)plan_request.tensors);
-  return status;
+  struct wd_plan_request plan = {.output = WD_OUT_F32, .no_companion_scale = request->no_companion_scale};
+  struct wd_stream_options options = {.stats = true};
+  enum wd_status status = wd_read_names(request->tensors, request->n_tensors, &plan, err);
+  status = status ? status : wd_stream_call_plan(call, request->model, request->if_revision, &plan, err);
+  wd_plan_request_free(&plan);
+  return status ? status : wd_stream_call_open(call, &options, err);
 }
 
 static void start(struct wd_call *call) {
@@ -85,8 +80,8 @@ static void send_stats(struct wd_call *call, const struct wd_unit *unit, const s
 static enum wd_next next(struct wd_call *call) {
   struct state *state = wd_call_state(call);
   struct wd_chunk *chunk;
-  enum wd_next result;
-  while (wd_stream_call_take(call, &chunk, &result)) {
+  enum wd_take take;
+  while ((take = wd_stream_call_take(call, &chunk)) == WD_TAKE_CHUNK) {
     if (chunk->first) {
       wd_stats_clear(&state->tensor);
     }
@@ -100,7 +95,10 @@ static enum wd_next next(struct wd_call *call) {
       return WD_NEXT_BUSY;
     }
   }
-  return result;
+  if (take == WD_TAKE_END) {
+    wd_call_finish(call, WD_OK, NULL);
+  }
+  return take == WD_TAKE_WAIT ? WD_NEXT_WAIT : WD_NEXT_BUSY;
 }
 
 const struct wd_method wd_stream_stats = {

@@ -9,7 +9,7 @@
 #include "service/crc/crc32c.h"
 #include "service/rpc/framing.h"
 #include "service/rpc/methods.h"
-#include "service/rpc/open_model.h"
+#include "service/rpc/plan_request.h"
 #include "service/rpc/server.h"
 #include "service/rpc/stream_call.h"
 #include "service/rpc/tensor_message.h"
@@ -22,38 +22,6 @@ struct state {
   struct wd_chunk_counts counts;
 };
 
-static enum wd_status check_text(const char *field, const char *text, struct wd_error *err) {
-  size_t size = strlen(text);
-  return wd_utf8_valid(text, size)
-             ? WD_OK
-             : wd_fail(err, WD_INVALID_ARGUMENT, "%s: %s is not valid UTF-8", field, WD_QUOTE(text, size));
-}
-
-static enum wd_status read_selection(const Weightd__V1__Selection *from, struct wd_selection *to,
-                                     struct wd_error *err) {
-  *to = (struct wd_selection){
-      .pattern = {from->pattern, strlen(from->pattern)},
-      .row_begin = from->row_begin,
-      .row_end = from->row_end,
-  };
-  if (from->slice) {
-    if (from->slice->of == 0) {
-      return wd_fail(err, WD_INVALID_ARGUMENT, "selections.slice.of: is 0; give the number of slices, or no slice");
-    }
-    to->axis = from->slice->axis;
-    to->rank = from->slice->rank;
-    to->of = from->slice->of;
-  }
-  if ((unsigned)from->output_type > WEIGHTD__V1__OUTPUT_TYPE_CHOICE__AS_STORED) {
-    return wd_fail(err, WD_INVALID_ARGUMENT,
-                   "selections.output_type: %d is none of AS_REQUEST, AS_F16, AS_BF16, AS_F32, AS_STORED",
-                   (int)from->output_type);
-  }
-  to->has_output = from->output_type != WEIGHTD__V1__OUTPUT_TYPE_CHOICE__AS_REQUEST;
-  to->output = to->has_output ? (enum wd_output)(from->output_type - 1) : WD_OUT_F16;
-  return check_text("selections.pattern", from->pattern, err);
-}
-
 // gRPC's default limit of a received message, which a chunk asked to be of 4 MiB or less keeps to, and what a message
 // holds beside the data at most.
 #define DEFAULT_MESSAGE_LIMIT ((uint64_t)4 << 20)
@@ -64,63 +32,22 @@ static uint64_t fit_message(uint64_t chunk_bytes) {
   return fits ? chunk_bytes : DEFAULT_MESSAGE_LIMIT - BESIDE_DATA;
 }
 
-// The request in the engine's terms. What it points to is freed with free_plan_request, whatever was returned.
-static enum wd_status read_request(const Weightd__V1__StreamTensorsRequest *from, struct wd_plan_request *to,
-                                   struct wd_error *err) {
-  *to = (struct wd_plan_request){
-      .n_tensors = from->n_tensors,
-      .n_selections = from->n_selections,
-      .n_ranges = from->n_ranges,
-      .output = (enum wd_output)from->output_type,
-      .no_companion_scale = from->no_companion_scale,
-  };
-  if ((unsigned)from->output_type > WEIGHTD__V1__OUTPUT_TYPE__STORED) {
-    return wd_fail(err, WD_INVALID_ARGUMENT, "output_type: %d is none of F16, BF16, F32, STORED",
-                   (int)from->output_type);
-  }
-  struct wd_selection *selections = calloc(from->n_selections + 1, sizeof *selections);
-  struct wd_range *ranges = calloc(from->n_ranges + 1, sizeof *ranges);
-  to->selections = selections;
-  to->ranges = ranges;
-  enum wd_status status = wd_stream_call_read_names(from->tensors, from->n_tensors, &to->tensors, err);
-  if (status) {
-    return status;
-  }
-  if (!selections || !ranges) {
-    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the request");
-  }
-  for (size_t i = 0; i < from->n_selections; i++) {
-    if ((status = read_selection(from->selections[i], &selections[i], err))) {
-      return status;
-    }
-  }
-  for (size_t i = 0; i < from->n_ranges; i++) {
-    ranges[i] = (struct wd_range){from->ranges[i]->tensor_index, from->ranges[i]->begin, from->ranges[i]->end};
-  }
-  return WD_OK;
-}
-
-static void free_plan_request(struct wd_plan_request *request) {
-  free((void *)request->tensors);
-  free((void *)request->selections);
-  free((void *)request->ranges);
-}
-
 static enum wd_status open_stream(struct wd_call *call, struct wd_error *err) {
   const Weightd__V1__StreamTensorsRequest *request = (const void *)wd_call_request(call);
-  struct wd_plan_request plan_request;
+  struct wd_plan_request plan = {.no_companion_scale = request->no_companion_scale};
   uint64_t chunk_bytes = request->chunk_bytes ? request->chunk_bytes : WD_DEFAULT_CHUNK_BYTES;
-  enum wd_status status = read_request(request, &plan_request, err);
+  enum wd_status status = wd_read_output(request->output_type, &plan, err);
+  status = status ? status : wd_read_names(request->tensors, request->n_tensors, &plan, err);
+  status = status ? status : wd_read_selections(request->selections, request->n_selections, &plan, err);
+  status = status ? status : wd_read_ranges(request->ranges, request->n_ranges, &plan, err);
   if (!status && (chunk_bytes < WD_MIN_CHUNK_BYTES || chunk_bytes > WD_MAX_CHUNK_BYTES)) {
     status = wd_fail(err, WD_INVALID_ARGUMENT, "chunk_bytes: %" PRIu64 "; give 0 (for %s) or %s to %s", chunk_bytes,
                      WD_BYTES(WD_DEFAULT_CHUNK_BYTES), WD_BYTES(WD_MIN_CHUNK_BYTES), WD_BYTES(WD_MAX_CHUNK_BYTES));
   }
-  if (!status) {
-    struct wd_stream_options options = {.chunk_bytes = fit_message(chunk_bytes)};
-    status = wd_stream_call_open(call, request->model, request->if_revision, &plan_request, &options, err);
-  }
-  free_plan_request(&plan_request);
-  return status;
+  status = status ? status : wd_stream_call_plan(call, request->model, request->if_revision, &plan, err);
+  wd_plan_request_free(&plan);
+  struct wd_stream_options options = {.chunk_bytes = fit_message(chunk_bytes)};
+  return status ? status : wd_stream_call_open(call, &options, err);
 }
 
 static void start(struct wd_call *call) {
@@ -168,9 +95,16 @@ static void send_chunk(struct wd_call *call, const struct wd_frame *frame, struc
 static enum wd_next next(struct wd_call *call) {
   struct state *state = wd_call_state(call);
   struct wd_chunk *chunk;
-  enum wd_next result;
-  if (!wd_stream_call_take(call, &chunk, &result)) {
-    return result;
+  switch (wd_stream_call_take(call, &chunk)) {
+    case WD_TAKE_CHUNK:
+      break;
+    case WD_TAKE_WAIT:
+      return WD_NEXT_WAIT;
+    case WD_TAKE_END:
+      wd_call_finish(call, WD_OK, NULL);
+      return WD_NEXT_BUSY;
+    case WD_TAKE_FAILED:
+      return WD_NEXT_BUSY;
   }
   const struct wd_unit *unit = chunk->unit;
   if (chunk->first) {

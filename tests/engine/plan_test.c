@@ -132,6 +132,21 @@ static void an_exact_selection_beats_a_glob(void **state) {
   wd_plan_destroy(plan);
 }
 
+// A pattern has to match something of the model, not something that is delivered.
+static void selections_of_others_are_fine(void **state) {
+  struct plan_fixture *f = *state;
+  struct wd_text name = TEXT("t1");
+  const struct wd_selection selections[] = {{.pattern = TEXT("t0*"), .row_end = 1},
+                                            {.pattern = TEXT("w"), .row_end = 1}};
+  struct wd_plan *plan = accepted(
+      f, &(struct wd_plan_request){.tensors = &name, .n_tensors = 1, .selections = selections, .n_selections = 2});
+  struct wd_unit unit;
+  assert_int_equal(wd_plan_units(plan), 1);
+  wd_plan_unit(plan, 0, &unit);
+  assert_int_equal(unit.output_bytes, 512);
+  wd_plan_destroy(plan);
+}
+
 // Every element of a view, held against indices worked out one by one.
 static void check_view(const struct wd_unit *unit, const uint64_t *shape, uint32_t n, uint32_t axis, uint64_t begin,
                        uint64_t end) {
@@ -294,10 +309,15 @@ static void cancelling_stops_planning(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(tensors_are_selected),   cmocka_unit_test(an_exact_selection_beats_a_glob),
-      cmocka_unit_test(slices_of_every_axis),   cmocka_unit_test(rows_and_columns),
-      cmocka_unit_test(selections_are_checked), cmocka_unit_test(ranges_are_checked),
-      cmocka_unit_test(companions_apply),       cmocka_unit_test(cancelling_stops_planning),
+      cmocka_unit_test(tensors_are_selected),
+      cmocka_unit_test(an_exact_selection_beats_a_glob),
+      cmocka_unit_test(selections_of_others_are_fine),
+      cmocka_unit_test(slices_of_every_axis),
+      cmocka_unit_test(rows_and_columns),
+      cmocka_unit_test(selections_are_checked),
+      cmocka_unit_test(ranges_are_checked),
+      cmocka_unit_test(companions_apply),
+      cmocka_unit_test(cancelling_stops_planning),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -97,7 +97,8 @@ static void reader_open(struct reader *r, struct stream_fixture *f, struct wd_mo
   if (wd_plan_create(model, request, NULL, &plan, &err)) {
     fail_msg("%s", err.message);
   }
-  struct wd_stream_options options = {chunk_bytes, stats, on_ready, on_closed, r};
+  struct wd_stream_options options = {
+      .chunk_bytes = chunk_bytes, .stats = stats, .ready = on_ready, .closed = on_closed, .context = r};
   if (wd_stream_open(f->engine, model, plan, &options, &r->stream, &err)) {
     fail_msg("%s", err.message);
   }
@@ -331,7 +332,7 @@ static void a_full_pool_admits_nobody(void **state) {
     reader_open(&readers[n], f, f->model, &(struct wd_plan_request){0}, 1 << 20, false);
   }
   assert_int_equal(wd_plan_create(f->model, &(struct wd_plan_request){0}, NULL, &plan, &err), WD_OK);
-  struct wd_stream_options options = {1 << 20, false, on_ready, NULL, &readers[n]};
+  struct wd_stream_options options = {.chunk_bytes = 1 << 20, .ready = on_ready, .context = &readers[n]};
   struct wd_stream *stream;
   assert_error(wd_stream_open(f->engine, f->model, plan, &options, &stream, &err), &err, WD_RESOURCE_EXHAUSTED,
                "memory budget", NULL);

@@ -75,7 +75,7 @@ def test_reflection_v1alpha(server):
     pool = DescriptorPool(database)
     service = pool.FindServiceByName("weightd.v1.WeightService")
     assert [m.name for m in service.methods] == ["GetServerInfo", "ListModels", "DescribeModel", "StreamTensors",
-                                                 "StreamStats"]
+                                                 "StreamStats", "LeaseTensors"]
     assert pool.FindMessageTypeByName("weightd.v1.TensorChunk").fields_by_name["data"].number == 6
 
 
@@ -99,7 +99,7 @@ def test_reflection_v1(server):
 
 
 @pytest.mark.parametrize("method", ["/weightd.v1.WeightService/Nothing", "/no.such.Service/Method",
-                                    "/weightd.v1.WeightService/LeaseTensors"])
+                                    "/weightd.v1.WeightService/PrepareModel"])
 def test_unknown_methods(server, stub, method):
     call = server.channel().unary_unary(method)
     failure(lambda: call(b"", timeout=PATIENCE), grpc.StatusCode.UNIMPLEMENTED)

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+// Threads and buffers of the engine.
+//
+// One mutex guards the ring of streams and every stream's slots. Workers wait on one condition for a stream that has a
+// chunk to start:
+//
+//   worker:  lock ─► next stream of the ring that may start a chunk ─► take a buffer ─► cut the chunk ─► unlock
+//            ─► backend->start(job) … job->done on whatever thread ─► lock ─► slot done ─► unlock ─► ready()
+//   reader:  take() the oldest slot, once it is done;  release() when its bytes are gone, on any thread
+//
+// A stream's slots are a list in the order of the chunks. `in_flight` counts its buffers from the moment a worker takes
+// one until the reader releases it, so that a reader that stops reading stops its stream and nothing else. The buffer
+// that the stream reserved (see pool.h) goes to whichever chunk finds it unused.
+//
+// A stream lives while the reader has it open or any slot exists (`references`).
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/base/checked.h"
+#include "service/engine/engine_private.h"
+
+// Chunks that one stream may have on the way, beyond what its workers hold.
+#define READY_AHEAD 4
+
+struct wd_slot {
+  struct wd_chunk chunk;  // first: a chunk is its slot
+  struct wd_job job;
+  struct wd_unit unit;
+  struct wd_stream *stream;
+  struct wd_buffer *buffer;
+  struct wd_slot *next;
+  bool done;
+};
+
+struct wd_stream {
+  struct wd_engine *engine;
+  struct wd_model *model;
+  struct wd_plan *plan;
+  struct wd_stream_options options;
+  size_t buffer_bytes;
+  uint64_t references;
+  // What is cut next: byte (or element) `at` of unit number `unit`; cutting is over when unit == units.
+  uint64_t unit;
+  uint64_t units;
+  uint64_t at;
+  uint64_t device_offset;  // of the current unit
+  bool unit_started;
+  struct wd_unit current;
+  struct wd_slot *oldest;  // cut and not yet taken, oldest first
+  struct wd_slot *newest;
+  uint64_t in_flight;
+  bool reserved_in_use;
+  bool cancelled;
+  enum wd_status failed;  // the first failure in order: nothing is cut after it
+  struct wd_error error;
+  struct wd_stream *next;  // in the ring
+  struct wd_stream *previous;
+};
+
+// ---- The ring. Call with the lock held.
+
+static void ring_add(struct wd_engine *engine, struct wd_stream *stream) {
+  if (engine->ring) {
+    stream->next = engine->ring;
+    stream->previous = engine->ring->previous;
+    stream->previous->next = stream;
+    stream->next->previous = stream;
+  } else {
+    stream->next = stream->previous = stream;
+    engine->ring = stream;
+  }
+  engine->n_streams++;
+}
+
+static void ring_remove(struct wd_engine *engine, struct wd_stream *stream) {
+  stream->next->previous = stream->previous;
+  stream->previous->next = stream->next;
+  if (engine->ring == stream) {
+    engine->ring = stream->next == stream ? NULL : stream->next;
+  }
+  engine->n_streams--;
+}
+
+// ---- Cutting chunks
+
+// Call with the lock held, like cut_chunk. A unit without bytes yields one empty chunk.
+static bool has_chunk(struct wd_stream *stream) {
+  return !stream->cancelled && !stream->failed && stream->unit < stream->units;
+}
+
+static void cut_chunk(struct wd_stream *stream, struct wd_slot *slot) {
+  if (!stream->unit_started) {
+    wd_plan_unit(stream->plan, stream->unit, &stream->current);
+    stream->at = stream->options.stats ? 0 : stream->current.begin;
+    stream->unit_started = true;
+  }
+  const struct wd_unit *unit = &stream->current;
+  uint64_t begin = stream->options.stats ? 0 : unit->begin;
+  uint64_t end = stream->options.stats ? unit->tensor->elements : unit->end;
+  uint64_t most = stream->engine->backend->stats_elements;
+  if (!stream->options.stats) {
+    most = wd_max_u64(stream->options.chunk_bytes / unit->grain_bytes, 1) * unit->grain_bytes;
+  }
+  slot->unit = *unit;
+  slot->chunk.unit = &slot->unit;
+  slot->chunk.offset = stream->at;
+  slot->chunk.size = wd_min_u64(most, end - stream->at);
+  slot->chunk.device_offset = stream->device_offset;
+  slot->chunk.first = stream->at == begin;
+  stream->at += slot->chunk.size;
+  slot->chunk.last = stream->at == end;
+  if (slot->chunk.last) {
+    stream->unit++;
+    stream->unit_started = false;
+    stream->device_offset += (end + WD_DEVICE_ALIGNMENT - 1) / WD_DEVICE_ALIGNMENT * WD_DEVICE_ALIGNMENT;
+  }
+}
+
+// ---- Jobs
+
+static struct wd_slot *slot_of(struct wd_job *job) {
+  return (struct wd_slot *)((char *)job - offsetof(struct wd_slot, job));
+}
+
+static enum wd_status read_stored(struct wd_job *job, uint64_t offset, void *buffer, size_t size,
+                                  struct wd_error *err) {
+  struct wd_slot *slot = slot_of(job);
+  const struct wd_tensor *tensor = slot->unit.tensor;
+  atomic_fetch_add_explicit(&slot->stream->engine->bytes_read, size, memory_order_relaxed);
+  return wd_model_read(slot->stream->model, tensor->part, tensor->offset + offset, buffer, size, err);
+}
+
+static enum wd_status read_factors(struct wd_job *job, uint64_t first, uint64_t n, float *factors,
+                                   struct wd_error *err) {
+  struct wd_slot *slot = slot_of(job);
+  return wd_model_companion_factors(slot->stream->model, &slot->unit.companion, first, n, factors, err);
+}
+
+static void job_done(struct wd_job *job);
+
+static void prepare_job(struct wd_slot *slot) {
+  const struct wd_unit *unit = &slot->unit;
+  const struct wd_stream *stream = slot->stream;
+  uint64_t grain_elements = 1;
+  uint32_t grain_bytes = 1;
+  struct wd_job *job = &slot->job;
+  *job = (struct wd_job){
+      .type = unit->tensor->type,
+      .big_endian = wd_model_info(stream->model)->big_endian,
+      .output = unit->output,
+      .tensor_elements = unit->tensor->elements,
+      .first = unit->view.first,
+      .run_elements = unit->view.run_elements,
+      .stride = unit->view.stride,
+      .factor_elements = unit->companion.tensor ? unit->companion.elements_per_factor : 0,
+      .read = read_stored,
+      .read_factors = read_factors,
+      .done = job_done,
+  };
+  if (stream->options.stats) {
+    job->stats = slot->buffer->data;
+    wd_stats_clear(job->stats);
+    slot->chunk.stats = job->stats;
+  } else {
+    if (stream->options.device_memory) {
+      job->device_out = stream->options.device_memory + slot->chunk.device_offset + slot->chunk.offset;
+      job->device = stream->options.device;
+    } else {
+      job->out = slot->buffer->data;
+      slot->chunk.data = slot->buffer->data;
+    }
+    grain_bytes = unit->grain_bytes;
+    grain_elements = unit->output == WD_OUT_STORED ? unit->tensor->type->block_elements : 1;
+  }
+  job->begin = slot->chunk.offset / grain_bytes * grain_elements;
+  job->count = slot->chunk.size / grain_bytes * grain_elements;
+}
+
+// ---- Streams and slots
+
+// Drops a reference. Call with the lock held; returns whether the stream is now to be freed (without the lock).
+static bool drop_reference(struct wd_stream *stream) {
+  return --stream->references == 0;
+}
+
+static void free_stream(struct wd_stream *stream) {
+  wd_pool_unreserve(stream->engine->pool, stream->buffer_bytes);
+  wd_plan_destroy(stream->plan);
+  wd_model_unref(stream->model);
+  if (stream->options.closed) {
+    stream->options.closed(stream->options.context);
+  }
+  free(stream);
+}
+
+// Returns a slot's buffer and forgets the slot.
+static void free_slot(struct wd_slot *slot) {
+  struct wd_stream *stream = slot->stream;
+  struct wd_engine *engine = stream->engine;
+  bool reserved = slot->buffer->reserved;
+  wd_pool_return(engine->pool, slot->buffer);
+  pthread_mutex_lock(&engine->lock);
+  stream->in_flight--;
+  if (reserved) {
+    stream->reserved_in_use = false;
+  }
+  bool gone = drop_reference(stream);
+  // Any stream may have waited for this buffer, and more than one worker for a stream.
+  pthread_cond_broadcast(&engine->work);
+  pthread_mutex_unlock(&engine->lock);
+  if (gone) {
+    free_stream(stream);
+  }
+  free(slot);
+}
+
+static void job_done(struct wd_job *job) {
+  struct wd_slot *slot = slot_of(job);
+  struct wd_stream *stream = slot->stream;
+  struct wd_engine *engine = stream->engine;
+  slot->chunk.crc32c = job->crc32c;
+  slot->chunk.counts = job->counts;
+  atomic_fetch_add_explicit(&engine->chunks_decoded, 1, memory_order_relaxed);
+  if (!job->stats) {
+    atomic_fetch_add_explicit(&engine->bytes_decoded, slot->chunk.size, memory_order_relaxed);
+  }
+  for (int stage = 0; stage < WD_STAGES; stage++) {
+    atomic_fetch_add_explicit(&engine->stage_ns[stage], job->stage_ns[stage], memory_order_relaxed);
+  }
+  pthread_mutex_lock(&engine->lock);
+  slot->done = true;
+  bool dropped = stream->cancelled;
+  bool tell = !dropped && stream->oldest == slot;
+  if (!dropped) {
+    stream->references++;  // over the call of ready
+  } else {
+    // Nobody takes from a cancelled stream: unlink the slot here.
+    struct wd_slot **at = &stream->oldest;
+    struct wd_slot *before = NULL;
+    while (*at && *at != slot) {
+      before = *at;
+      at = &before->next;
+    }
+    if (*at) {
+      *at = slot->next;
+      stream->newest = stream->newest == slot ? before : stream->newest;
+    }
+  }
+  pthread_mutex_unlock(&engine->lock);
+  if (dropped) {
+    free_slot(slot);
+    return;
+  }
+  if (tell) {
+    stream->options.ready(stream->options.context);
+  }
+  pthread_mutex_lock(&engine->lock);
+  bool gone = drop_reference(stream);
+  pthread_mutex_unlock(&engine->lock);
+  if (gone) {
+    free_stream(stream);
+  }
+}
+
+struct wd_slot *wd_next_slot(struct wd_engine *engine) {
+  uint64_t ahead = (uint64_t)engine->n_threads * 2 + READY_AHEAD;
+  for (uint64_t i = 0; i < engine->n_streams; i++) {
+    struct wd_stream *stream = engine->ring;
+    engine->ring = stream->next;
+    if (!has_chunk(stream)) {
+      continue;
+    }
+    uint64_t share = wd_pool_fair_share(engine->pool, stream->buffer_bytes, engine->n_streams);
+    bool reserved = !stream->reserved_in_use;
+    if (!reserved && stream->in_flight >= wd_min_u64(share, ahead)) {
+      continue;
+    }
+    struct wd_buffer *buffer = wd_pool_take(engine->pool, stream->buffer_bytes, reserved);
+    if (!buffer) {
+      continue;
+    }
+    struct wd_slot *slot = calloc(1, sizeof *slot);
+    if (!slot) {
+      wd_pool_return(engine->pool, buffer);
+      continue;
+    }
+    slot->stream = stream;
+    slot->buffer = buffer;
+    stream->reserved_in_use |= reserved;
+    stream->references++;
+    stream->in_flight++;
+    cut_chunk(stream, slot);
+    if (stream->newest) {
+      stream->newest->next = slot;
+    } else {
+      stream->oldest = slot;
+    }
+    stream->newest = slot;
+    return slot;
+  }
+  return NULL;
+}
+
+void wd_run_slot(struct wd_slot *slot, uint32_t worker) {
+  struct wd_backend *backend = slot->stream->engine->backend;
+  prepare_job(slot);
+  backend->ops->start(backend, worker, &slot->job);
+}
+
+enum wd_status wd_stream_open(struct wd_engine *engine, struct wd_model *model, struct wd_plan *plan,
+                              const struct wd_stream_options *options, struct wd_stream **stream,
+                              struct wd_error *err) {
+  struct wd_stream *s = calloc(1, sizeof *s);
+  if (!s) {
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a stream");
+  }
+  size_t need = wd_max_u64(options->chunk_bytes, WD_MAX_BLOCK_BYTES);
+  if (options->stats) {
+    need = sizeof(struct wd_stats);
+  } else if (options->device_memory) {
+    need = 1;  // the smallest buffer there is, as its turn among the streams
+  }
+  s->buffer_bytes = wd_pool_buffer_size(need);
+  enum wd_status status = wd_pool_reserve(engine->pool, s->buffer_bytes, err);
+  if (status) {
+    free(s);
+    return status;
+  }
+  s->engine = engine;
+  s->model = wd_model_ref(model);
+  s->plan = plan;
+  s->options = *options;
+  s->references = 1;
+  s->units = wd_plan_units(plan);
+  *stream = s;
+  pthread_mutex_lock(&engine->lock);
+  ring_add(engine, s);
+  pthread_cond_broadcast(&engine->work);
+  pthread_mutex_unlock(&engine->lock);
+  return WD_OK;
+}
+
+enum wd_take wd_stream_take(struct wd_stream *stream, struct wd_chunk **chunk, struct wd_error *err) {
+  struct wd_engine *engine = stream->engine;
+  enum wd_take result = WD_TAKE_WAIT;
+  struct wd_slot *slot = NULL;
+  pthread_mutex_lock(&engine->lock);
+  if (stream->failed) {
+    result = WD_TAKE_FAILED;
+  } else if (stream->cancelled) {
+    stream->failed = wd_fail(&stream->error, WD_CANCELLED, "the stream was cancelled");
+    result = WD_TAKE_FAILED;
+  } else if (stream->oldest && stream->oldest->done) {
+    slot = stream->oldest;
+    stream->oldest = slot->next;
+    stream->newest = stream->oldest ? stream->newest : NULL;
+    result = WD_TAKE_CHUNK;
+    if (slot->job.status) {
+      stream->failed = slot->job.status;
+      stream->error = slot->job.error;
+      result = WD_TAKE_FAILED;
+    }
+  } else if (!stream->oldest && stream->unit == stream->units) {
+    result = WD_TAKE_END;
+  }
+  if (result == WD_TAKE_FAILED) {
+    *err = stream->error;
+  }
+  pthread_mutex_unlock(&engine->lock);
+  if (result == WD_TAKE_FAILED && slot) {
+    free_slot(slot);
+    slot = NULL;
+  }
+  *chunk = slot ? &slot->chunk : NULL;
+  return result;
+}
+
+void wd_chunk_release(struct wd_chunk *chunk) {
+  free_slot((struct wd_slot *)chunk);
+}
+
+// Sets `cancelled` and takes the finished slots off the list, to be freed without the lock.
+static struct wd_slot *cancel_locked(struct wd_stream *stream) {
+  struct wd_slot *finished = NULL;
+  stream->cancelled = true;
+  struct wd_slot **at = &stream->oldest;
+  stream->newest = NULL;
+  while (*at) {
+    struct wd_slot *slot = *at;
+    if (slot->done) {
+      *at = slot->next;
+      slot->next = finished;
+      finished = slot;
+    } else {
+      stream->newest = slot;
+      at = &slot->next;
+    }
+  }
+  return finished;
+}
+
+static void free_slots(struct wd_slot *slot) {
+  while (slot) {
+    struct wd_slot *next = slot->next;
+    free_slot(slot);
+    slot = next;
+  }
+}
+
+void wd_stream_cancel(struct wd_stream *stream) {
+  struct wd_engine *engine = stream->engine;
+  pthread_mutex_lock(&engine->lock);
+  struct wd_slot *finished = cancel_locked(stream);
+  pthread_mutex_unlock(&engine->lock);
+  free_slots(finished);
+}
+
+void wd_stream_close(struct wd_stream *stream) {
+  struct wd_engine *engine = stream->engine;
+  pthread_mutex_lock(&engine->lock);
+  struct wd_slot *finished = cancel_locked(stream);
+  ring_remove(engine, stream);
+  pthread_mutex_unlock(&engine->lock);
+  free_slots(finished);
+  pthread_mutex_lock(&engine->lock);
+  bool gone = drop_reference(stream);
+  pthread_mutex_unlock(&engine->lock);
+  if (gone) {
+    free_stream(stream);
+  }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The server as its three files see it: server.c starts and stops it, queue.c takes in calls, calls.c keeps account of
+// them.
+#ifndef WD_RPC_SERVER_PRIVATE_H
+#define WD_RPC_SERVER_PRIVATE_H
+
+#include "service/rpc/server.h"
+
+struct wd_queue;
+
+// An armed request for a call: of one method, or (method NULL) of any that is not ours.
+struct wd_arming {
+  struct wd_tag tag;
+  struct wd_queue *queue;
+  const struct wd_method *method;
+  void *registered;
+  struct wd_arrival arrival;
+  grpc_call_details details;
+};
+
+struct wd_queue {
+  struct wd_server *server;
+  grpc_completion_queue *grpc;
+  pthread_t thread;
+  bool started;
+  struct wd_arming *armings;  // of each method, and the generic one
+};
+
+struct wd_server {
+  struct wd_server_options options;
+  struct wd_engine *engine;
+  const struct wd_root *root;
+  struct wd_model_cache *cache;
+  struct wd_tasks *tasks;
+  grpc_server *grpc;
+  struct wd_queue *queues;
+  char *unix_path;
+
+  pthread_mutex_t lock;    // of the list and the numbers below; taken before a call's lock, never inside it
+  pthread_cond_t changed;  // a call is gone, or the server was shut down
+  pthread_cond_t tick;     // the timer is to stop
+  struct wd_call *calls;
+  uint64_t n_calls;
+  uint64_t active[2];  // by enum wd_method_kind
+  uint64_t next_id;
+  uint64_t gpu_leased;
+  bool draining;
+  bool shut_down;  // the tag of shutdown_and_notify came
+  bool stopping;
+  pthread_t timer;
+  bool timer_started;
+
+  atomic_uint_fast64_t started;
+  atomic_uint_fast64_t finished;
+  atomic_uint_fast64_t cancelled;
+  atomic_uint_fast64_t stalled;
+  atomic_uint_fast64_t refused;
+  atomic_uint_fast64_t chunks_sent;
+  atomic_uint_fast64_t bytes_sent;
+  atomic_uint_fast64_t send_ns;
+};
+
+// Creates and registers the queues, with nothing armed. The server's grpc half must be there, and not be started.
+enum wd_status wd_queues_create(struct wd_server *server, struct wd_error *err);
+
+// Arms a queue for every method. Its thread must run.
+void wd_queue_arm(struct wd_queue *queue);
+
+// The thread of a queue: runs tags until the queue was shut down and is empty.
+void *wd_queue_main(void *queue);
+
+void wd_queues_free(struct wd_server *server);  // each shut down and empty
+
+// The timer's thread, until `stopping`: cuts calls whose reader takes nothing.
+void *wd_timer_main(void *server);
+
+#endif
