@@ -26,9 +26,10 @@ extern "C" {
 // factors: device memory or NULL. For a type with a companion scale (NVFP4), block j is multiplied by
 // factors[(first_block + j) / blocks_per_factor], in float32 after decoding; first_block >= 0, blocks_per_factor >= 1.
 // Other types ignore all three.
-cudaError_t wd_gpu_stats_launch(uint32_t ggml_type_id, const void *in, int64_t num_blocks, const float *factors,
-                                int64_t blocks_per_factor, int64_t first_block, struct wd_gpu_stats *stats,
-                                cudaStream_t stream);
+__attribute__((visibility("default"))) cudaError_t wd_gpu_stats_launch(uint32_t ggml_type_id, const void *in,
+                                                                       int64_t num_blocks, const float *factors,
+                                                                       int64_t blocks_per_factor, int64_t first_block,
+                                                                       struct wd_gpu_stats *stats, cudaStream_t stream);
 
 #ifdef __cplusplus
 }
