@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Puts everything that tests and measures the kernels into one folder, for a machine that has a GPU and its driver and
+# Puts everything that tests and measures weightd on a GPU into one folder, for a machine that has a GPU and its driver and
 # nothing else of ours: copy the folder there and run its run.sh and bench.sh.
 set -euo pipefail
 
@@ -22,6 +22,18 @@ fi
 install -m 755 "$bin/tests/gpu/gpu_test" "$bin/bench/gpu/gpu_bench" "$bin/cuda/libweightd_cuda.so" \
   "$bin/cuda/examples/dequantize" cuda/examples/dequantize.py tests/gpu/run.sh tests/gpu/golden.py "$folder"
 install -m 755 bench/gpu/run.sh "$folder/bench.sh"
+
+# The whole service, with the libraries that a bare machine lacks.
+"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //proto:descriptor_set
+install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch "$folder"
+install -m 755 "$bin/bench/gpu/backend" "$folder/bench_backend"
+install -m 644 "$bin/proto/services.binpb" tests/data/sample.gguf tests/python/ggufwrite.py tests/gpu/service_test.py "$folder"
+mkdir -p "$folder/lib"
+# glibc's own libraries are the machine's.
+for library in $(ldd "$folder/weightd" "$folder/weightctl" "$folder/bench_backend" | awk '$3 ~ /^\// { print $3 }' | sort -u |
+  grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv)\.so'); do
+  install -m 755 "$library" "$folder/lib"
+done
 if [ -n "${WEIGHTD_GOLDEN:-}" ]; then
   mkdir -p "$folder/golden"
   cp "$WEIGHTD_GOLDEN"/*.gguf "$WEIGHTD_GOLDEN"/*.expected.* "$folder/golden/"

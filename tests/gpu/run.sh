@@ -7,7 +7,7 @@ usage() {
   cat << 'END'
 usage: run.sh [--quick] [--no-sanitizer]
 
-Runs the kernels' tests on the first GPU: bits against the CPU's decoders for every type and output, alignments, odd
+Runs weightd's tests on the first GPU: bits against the CPU's decoders for every type and output, alignments, odd
 counts, guards, tensors beyond 2^31 elements (needs 30 GB of GPU memory); the examples; the golden files, where
 WEIGHTD_GOLDEN names their folder or "golden" lies beside this script; and, where compute-sanitizer is there and the
 machine lets it work, memcheck, racecheck and initcheck. Without a GPU everything is skipped, by name.
@@ -81,6 +81,18 @@ if [ -d "$golden" ] && command -v python3 > /dev/null; then
   python3 -B "$(find_file golden.py tests/gpu)" "$golden" "$library" || status=1
 else
   echo "[  SKIPPED ] golden: no golden files (WEIGHTD_GOLDEN) or no python3 here"
+fi
+
+# The whole service, which the bundle alone holds; it needs Python's grpcio, protobuf and cupy.
+if [ ! -x "$here/weightd" ]; then
+  echo "[  SKIPPED ] service: tests/gpu/bundle.sh makes a bundle that has it"
+elif ! python3 -c 'import cupy, google.protobuf, grpc, sys; sys.exit(cupy.cuda.runtime.getDeviceCount() < 1)' 2> /dev/null; then
+  echo "[  SKIPPED ] service: no GPU, or no grpcio, protobuf or cupy here"
+elif said=$(python3 -B "$here/service_test.py" "$here" ${golden:+"$golden"} 2>&1); then
+  echo "[       OK ] service: $(tail -n 1 <<< "$said")"
+else
+  echo "[  FAILED  ] service: $said"
+  status=1
 fi
 
 # A tool that cannot work on this machine at all is waived: it fails on a program that works without it.

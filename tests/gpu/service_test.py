@@ -18,7 +18,7 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 BUNDLE = pathlib.Path(sys.argv[1]).resolve()
-GOLDEN = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None
+GOLDEN = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 and pathlib.Path(sys.argv[2]).is_dir() else None
 ENVIRONMENT = {**os.environ, "LD_LIBRARY_PATH": str(BUNDLE / "lib")}
 
 files = descriptor_pb2.FileDescriptorSet.FromString((BUNDLE / "services.binpb").read_bytes())
@@ -196,6 +196,39 @@ def lives_and_deaths(gpu):
     wait_for(lambda: gpu.info().counters.gpu_bytes_leased == 0, "memory of a cancelled lease comes back")
 
 
+def drained(root, folder):
+    """A lease outlives SIGTERM by the grace period and no more; the server still exits with 0."""
+    server = Server(root, folder, "--device", "cuda", "--allow-cuda-ipc", "--grace", "1s")
+    requests = Requests(message("LeaseTensorsRequest")(model="sample.gguf"))
+    call = server.lease(iter(requests))
+    while not next(call).complete:
+        pass
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        list(call)
+        check(False, "a drain ends a lease")
+    except grpc.RpcError as e:
+        check(e.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE), f"how a drain ends it: {e.code()}")
+    check(server.process.wait(timeout=60) == 0, "a drained server exits with 0")
+    requests.end()
+    server.channel.close()
+
+
+def out_of_memory(root, folder):
+    """More than the device has is a status, and the device works on."""
+    server = Server(root, folder, "--device", "cuda", "--allow-cuda-ipc", "--gpu-memory-budget", "2T")
+    requests = Requests(message("LeaseTensorsRequest")(model="huge.gguf"))
+    try:
+        list(server.lease(iter(requests)))
+        check(False, "a lease beyond the device's memory")
+    except grpc.RpcError as e:
+        check(e.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "out of memory" in e.details(), e.details())
+    requests.end()
+    wait_for(lambda: server.info().counters.gpu_bytes_leased == 0, "what was counted is given back")
+    check(len(server.tensors(model="sample.gguf")) > 40, "the device works on")
+    server.stop()
+
+
 def refusals(gpu):
     for request, code, word in [
             ({"model": "sample.gguf", "output_type": 3}, grpc.StatusCode.INVALID_ARGUMENT, "STORED"),
@@ -223,12 +256,13 @@ def main():
         for i in range(4):
             g.tensor(f"t{i}", "Q4_K", (4096, 4096), blocks * (4096 * 4096 // 256 // 1024))
         g.write(str(root / "big.gguf"))
+        ggufwrite.Gguf().tensor("t", "F16", (1 << 20, 1 << 17)).write(str(root / "huge.gguf"))  # 256 GiB, a hole
         models = ["sample.gguf", "big.gguf"]
         for path in sorted(GOLDEN.glob("golden-*.gguf")) if GOLDEN else []:
             (root / path.name).write_bytes(path.read_bytes())
             if "-of-" not in path.name or "00001-of" in path.name:
                 models.append(path.name)
-        folders = [pathlib.Path(folder, n) for n in ("cpu", "gpu")]
+        folders = [pathlib.Path(folder, n) for n in ("cpu", "gpu", "drained", "full", "auto")]
         for f in folders:
             f.mkdir()
         cpu = Server(root, folders[0], "--device", "cpu")
@@ -243,6 +277,12 @@ def main():
         lives_and_deaths(gpu)
         refusals(gpu)
         gpu.stop()
+        drained(root, folders[2])
+        out_of_memory(root, folders[3])
+        auto = Server(root, folders[4])
+        check(auto.info().backend == "cuda" and "GPU" in auto.info().backend_note, "--device auto finds the GPU")
+        same_bytes(cpu, auto, "big.gguf")
+        auto.stop()
         cpu.stop()
     print(f"{passed} passed, 0 failed")
 
