@@ -13,15 +13,18 @@ folder=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/../.."
 read -ra bazel <<< "${BAZEL:-bazel}"
-"${bazel[@]}" build "$@" //tests/gpu:gpu_test //bench/gpu:gpu_bench //cuda:weightd_cuda //cuda/examples:dequantize
+"${bazel[@]}" build "$@" //tests/gpu:gpu_test //tests/gpu:stats_test //bench/gpu:gpu_bench \
+  //bench/gpu:stats //cuda:weightd_cuda //cuda/examples:dequantize
 bin=$("${bazel[@]}" info "$@" bazel-bin 2> /dev/null)
 if [ ! -e "$bin/cuda/libweightd_cuda.so" ]; then
   echo "bundle.sh: no nvcc here, so there is nothing to bundle" >&2
   exit 1
 fi
-install -m 755 "$bin/tests/gpu/gpu_test" "$bin/bench/gpu/gpu_bench" "$bin/cuda/libweightd_cuda.so" \
+install -m 755 "$bin/tests/gpu/gpu_test" "$bin/tests/gpu/stats_test" "$bin/bench/gpu/gpu_bench" \
+  "$bin/cuda/libweightd_cuda.so" \
   "$bin/cuda/examples/dequantize" cuda/examples/dequantize.py tests/gpu/run.sh tests/gpu/golden.py "$folder"
 install -m 755 bench/gpu/run.sh "$folder/bench.sh"
+install -m 755 "$bin/bench/gpu/stats" "$folder/bench_stats"
 
 # The whole service, with the libraries that a bare machine lacks.
 "${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //proto:descriptor_set

@@ -54,6 +54,10 @@ fi
 
 status=0
 "$gpu_test" ${quick:+--quick} || status=1
+stats_test=$(find_file stats_test tests/gpu)
+if [ -n "$stats_test" ]; then
+  "$stats_test" || [ $? = 77 ] || status=1  # 77: skipped, it has said so
+fi
 
 # example NAME COMMAND…
 example() {
