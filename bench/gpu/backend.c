@@ -134,7 +134,8 @@ static void throughput(const struct options *o, bool stats) {
   }
   double seconds = now() - begin;
   const struct wd_type_info *type = wd_type_by_name(o->type);
-  double in = (double)jobs * (double)(o->elements / type->block_elements * type->block_bytes) / seconds / 1e9;
+  uint64_t job_bytes = o->elements / type->block_elements * type->block_bytes;
+  double in = (double)jobs * (double)job_bytes / seconds / 1e9;
   double out = (double)jobs * (double)o->elements * 2 / seconds / 1e9;
   printf("%-8s %-10s %-10s %7.2f GB/s stored", o->device, type->name, stats ? "statistics" : "F16", in);
   if (!stats) {
