@@ -47,6 +47,9 @@ struct wd_call {
   bool again;     // … and has to look once more
   volatile bool cancelled;
   bool stalled;
+  bool logged;  // the model's name does not change any more
+  // Why a message of a client that streams could not be read: the call ends with it.
+  struct wd_error received_error;
 
   atomic_uint references;
   atomic_uint_fast64_t progress_ms;
@@ -114,8 +117,13 @@ struct wd_call_links *wd_call_get_links(struct wd_call *call) {
 }
 
 void wd_call_set_model(struct wd_call *call, const char *model) {
-  free(call->model);
-  call->model = strdup(model);
+  char *copy = strdup(model);
+  // The call may be over and on its way to the log.
+  pthread_mutex_lock(&call->lock);
+  char *before = call->model;
+  call->model = call->logged ? before : copy;
+  free(call->logged ? copy : before);
+  pthread_mutex_unlock(&call->lock);
 }
 
 bool wd_call_is_local(struct wd_call *call) {
@@ -163,6 +171,9 @@ void wd_call_unref(struct wd_call *call) {
 }
 
 static void log_call(struct wd_call *call) {
+  pthread_mutex_lock(&call->lock);
+  call->logged = true;
+  pthread_mutex_unlock(&call->lock);
   char *peer = grpc_call_get_peer(call->grpc);
   struct wd_log_request line = {
       .id = call->id,
@@ -234,10 +245,10 @@ static void send_message(struct wd_call *call, grpc_byte_buffer *message) {
     ops[n++] = headers_op(call);
   }
   ops[n++] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = message};
+  wd_call_progress(call, 0);  // before the stall timer looks at it
   pthread_mutex_lock(&call->lock);
   call->sending = true;
   pthread_mutex_unlock(&call->lock);
-  wd_call_progress(call, 0);
   start_batch(call, ops, n, &call->send_tag);
   grpc_byte_buffer_destroy(message);
 }
@@ -295,7 +306,7 @@ static void finish_cancelled(struct wd_call *call) {
   bool late = gpr_time_cmp(gpr_now(call->deadline.clock_type), call->deadline) >= 0;
   call->code = call->stalled || late ? GRPC_STATUS_DEADLINE_EXCEEDED : GRPC_STATUS_CANCELLED;
   call->message = strdup(call->stalled ? "the reader stalled" : late ? "the deadline passed" : "cancelled");
-  if (!call->stalled) {
+  if (!call->stalled && call->method->kind == WD_METHOD_WORK) {
     wd_server_count_end(call->server, WD_CANCELLED);
   }
   conclude(call);
@@ -320,10 +331,13 @@ void wd_call_poke(struct wd_call *call) {
     // A cancelled call ends at once, even while gRPC still has a message of it.
     while ((!call->sending || call->cancelled) && !call->finished) {
       bool cancelled = call->cancelled;
+      enum wd_status received = call->received_error.status;
       pthread_mutex_unlock(&call->lock);
       enum wd_next next = WD_NEXT_BUSY;
       if (cancelled) {
         finish_cancelled(call);
+      } else if (received) {
+        wd_call_finish(call, received, &call->received_error);
       } else {
         next = call->method->next(call);
       }
@@ -352,12 +366,19 @@ static void on_close(struct wd_tag *tag, bool ok) {
 static void on_received(struct wd_tag *tag, bool ok) {
   struct wd_call *call = ((struct call_tag *)tag)->call;
   ProtobufCMessage *message = NULL;
+  struct wd_error err = {WD_OK, ""};
   if (ok && call->incoming) {
-    wd_message_unpack(call->method->request, call->incoming, &message, NULL);
+    wd_message_unpack(call->method->request, call->incoming, &message, &err);
     grpc_byte_buffer_destroy(call->incoming);
     call->incoming = NULL;
   }
-  call->method->received(call, message);
+  if (err.status) {
+    pthread_mutex_lock(&call->lock);
+    call->received_error = err;
+    pthread_mutex_unlock(&call->lock);
+  } else {
+    call->method->received(call, message);
+  }
   wd_call_poke(call);
   drop_use(call);
 }
@@ -425,12 +446,12 @@ struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *
   call->send_tag = (struct call_tag){{on_sent}, call};
   call->status_tag = (struct call_tag){{on_status_sent}, call};
   call->receive_tag = (struct call_tag){{on_received}, call};
+  call->pumping = true;  // nothing that is poked, from the server's list or by gRPC, runs before start is done
   struct wd_error err;
   enum wd_status status = wd_server_add_call(server, call, method->kind, &call->id, &err);
   // From here on the close tag may cancel the call on another thread.
   add_use(call);
   grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->close_cancelled};
-  call->pumping = true;  // nothing is poked before start is done
   start_batch(call, &op, 1, &call->close_tag);
   if (!status && !method->client_streams) {
     status = wd_message_unpack(method->request, arrival->payload, &call->request, &err);

@@ -52,8 +52,9 @@ struct wd_method {
   // Called once with the request in wd_call_request (NULL where the client streams). Ends with a poke or arranges one.
   void (*start)(struct wd_call *call);
   enum wd_next (*next)(struct wd_call *call);
-  void (*received)(struct wd_call *call, ProtobufCMessage *message);  // NULL: the client has no more; else the method's
-  void (*conclude)(struct wd_call *call);                             // may be NULL, like destroy
+  // NULL: the client has no more; else the method's. A message that cannot be read ends the call instead.
+  void (*received)(struct wd_call *call, ProtobufCMessage *message);
+  void (*conclude)(struct wd_call *call);  // may be NULL, like destroy
   void (*destroy)(struct wd_call *call);
 };
 
@@ -66,7 +67,7 @@ bool wd_call_sent_any(const struct wd_call *call);  // whether a message was sen
 void wd_call_drop_request(struct wd_call *call);    // when it is not needed any more
 const volatile bool *wd_call_cancelled_flag(const struct wd_call *call);
 
-// Whether the caller came over a unix socket.
+// Whether the caller came over a unix socket. From within start or next.
 bool wd_call_is_local(struct wd_call *call);
 
 // Names the model in the log line of this call; copied.

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "service/base/checked.h"
 #include "service/base/text.h"
 #include "service/rpc/methods.h"
 #include "service/rpc/plan_request.h"
@@ -14,6 +15,9 @@
 
 // Output of one job.
 #define LEASE_CHUNK_BYTES ((uint64_t)16 << 20)
+// CUDA shares whole blocks of memory with other processes, and cuts smaller allocations out of a common one: those of
+// this multiple have their blocks to themselves.
+#define LEASE_UNIT_BYTES ((uint64_t)2 << 20)
 
 struct state {
   struct wd_stream_call stream;  // first
@@ -23,6 +27,7 @@ struct state {
   bool told;             // the message that completes the lease was sent
   pthread_mutex_t lock;  // of `request`, `asked` and `returned`: messages come in on a queue's thread
   bool started;
+  bool local;  // the caller came over a unix socket
   void *memory;
   uint64_t bytes;    // of memory
   uint64_t counted;  // against --gpu-memory-budget
@@ -39,6 +44,7 @@ static void start(struct wd_call *call) {
   struct state *state = wd_call_state(call);
   pthread_mutex_init(&state->lock, NULL);
   state->started = true;
+  state->local = wd_call_is_local(call);  // the task may find gRPC's half of the call gone
   wd_call_receive(call);
 }
 
@@ -46,14 +52,17 @@ static void received(struct wd_call *call, ProtobufCMessage *message) {
   struct state *state = wd_call_state(call);
   pthread_mutex_lock(&state->lock);
   // What a client sends after its request says nothing: only the end of its side counts.
-  if (message && !state->asked) {
+  bool more = message && state->asked;
+  if (message && !more) {
     state->request = message;
-    message = NULL;
   } else if (!message) {
     state->returned = true;
   }
   pthread_mutex_unlock(&state->lock);
-  wd_message_free(message);
+  if (more) {
+    wd_message_free(message);
+    wd_call_receive(call);
+  }
 }
 
 // The number of the device that the request names.
@@ -75,7 +84,10 @@ static enum wd_status find_device(struct wd_call *call, const char *name, struct
 static enum wd_status allocate(struct wd_call *call, struct state *state, struct wd_error *err) {
   struct wd_backend *backend = backend_of(call);
   enum wd_status status = wd_plan_device_bytes(state->stream.plan, &state->bytes, err);
-  state->bytes = state->bytes ? state->bytes : WD_DEVICE_ALIGNMENT;
+  state->bytes = state->bytes ? state->bytes : 1;
+  if (!status && !wd_align_u64(state->bytes, LEASE_UNIT_BYTES, &state->bytes)) {
+    status = wd_fail(err, WD_INVALID_ARGUMENT, "tensors: what is selected takes more than 2^64 bytes");
+  }
   status = status ? status : wd_server_reserve_gpu(wd_call_server(call), state->bytes, err);
   if (status) {
     return status;
@@ -107,7 +119,7 @@ static enum wd_status open_lease(struct wd_call *call, struct wd_error *err) {
     return wd_fail(err, WD_PERMISSION_DENIED,
                    "this server lends no GPU memory: it was started without --allow-cuda-ipc");
   }
-  if (!wd_call_is_local(call)) {
+  if (!state->local) {
     return wd_fail(err, WD_PERMISSION_DENIED,
                    "GPU memory is lent to processes of the same host only: connect to the server's unix socket");
   }

@@ -14,20 +14,35 @@ static const struct wd_method *const methods[] = {
 };
 #define N_METHODS (sizeof methods / sizeof *methods)
 
+// The server waits for this before it shuts the queues down: a call that arrived is on its list by then.
+static void disarmed(struct wd_server *server) {
+  pthread_mutex_lock(&server->lock);
+  server->n_armed--;
+  pthread_cond_broadcast(&server->changed);
+  pthread_mutex_unlock(&server->lock);
+}
+
 static void arm(struct wd_arming *arming) {
   struct wd_queue *queue = arming->queue;
   grpc_server *grpc = queue->server->grpc;
   struct wd_arrival *arrival = &arming->arrival;
   arrival->payload = NULL;
   grpc_metadata_array_init(&arrival->metadata);
+  pthread_mutex_lock(&queue->server->lock);
+  queue->server->n_armed++;
+  pthread_mutex_unlock(&queue->server->lock);
+  grpc_call_error error;
   if (arming->method) {
-    grpc_server_request_registered_call(grpc, arming->registered, &arrival->call, &arrival->deadline,
-                                        &arrival->metadata, arming->method->client_streams ? NULL : &arrival->payload,
-                                        queue->grpc, queue->grpc, &arming->tag);
+    error = grpc_server_request_registered_call(
+        grpc, arming->registered, &arrival->call, &arrival->deadline, &arrival->metadata,
+        arming->method->client_streams ? NULL : &arrival->payload, queue->grpc, queue->grpc, &arming->tag);
   } else {
     grpc_call_details_init(&arming->details);
-    grpc_server_request_call(grpc, &arrival->call, &arming->details, &arrival->metadata, queue->grpc, queue->grpc,
-                             &arming->tag);
+    error = grpc_server_request_call(grpc, &arrival->call, &arming->details, &arrival->metadata, queue->grpc,
+                                     queue->grpc, &arming->tag);
+  }
+  if (error != GRPC_CALL_OK) {
+    disarmed(queue->server);
   }
 }
 
@@ -89,6 +104,7 @@ static void on_arrival(struct wd_tag *tag, bool ok) {
   if (ok) {  // else the server shuts down
     arm(arming);
   }
+  disarmed(queue->server);
 }
 
 void *wd_queue_main(void *argument) {

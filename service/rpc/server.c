@@ -10,8 +10,9 @@
 // One arrival is armed for each method on each queue, and one generic one a queue, which answers UNIMPLEMENTED: without
 // it an unknown method would hang until the caller's deadline.
 //
-// Stopping: drain (the caller's business) ─► shutdown_and_notify ─► cancel_all_calls ─► wait for that tag and for the
-// list of calls to be empty ─► end the timer and the tasks ─► shut the queues down ─► join their threads ─► destroy.
+// Stopping: drain (the caller's business) ─► shutdown_and_notify ─► cancel_all_calls ─► wait for that tag, for every
+// armed request to be back and for the list of calls to be empty ─► end the timer and the tasks ─► shut the queues down
+// ─► join their threads ─► destroy.
 #include <grpc/grpc_security.h>
 #include <grpc/support/log.h>
 #include <stdio.h>
@@ -200,7 +201,7 @@ void wd_server_stop(struct wd_server *server) {
     grpc_server_shutdown_and_notify(server->grpc, server->queues[0].grpc, &tag.tag);
     grpc_server_cancel_all_calls(server->grpc);
     pthread_mutex_lock(&server->lock);
-    while (!server->shut_down || server->n_calls) {
+    while (!server->shut_down || server->n_armed || server->n_calls) {
       pthread_cond_wait(&server->changed, &server->lock);
     }
     pthread_mutex_unlock(&server->lock);

@@ -42,6 +42,7 @@ struct wd_server {
   struct wd_call *calls;
   uint64_t n_calls;
   uint64_t active[2];  // by enum wd_method_kind
+  uint64_t n_armed;    // requests for calls that gRPC has not given back for good
   uint64_t next_id;
   uint64_t gpu_leased;
   bool draining;

@@ -85,8 +85,8 @@ static void send_chunk(struct wd_call *call, const struct wd_frame *frame, struc
   };
   wd_frame_header(frame, GRPC_SLICE_START_PTR(slices[0]));
   grpc_byte_buffer *message = grpc_raw_byte_buffer_create(slices, 2);
+  wd_call_progress(call, chunk->size);  // before the stall timer looks at it
   wd_call_add_handed(call, 1);
-  wd_call_progress(call, chunk->size);
   grpc_slice_unref(slices[0]);
   grpc_slice_unref(slices[1]);
   wd_call_send_payload(call, message, chunk->size);

@@ -52,3 +52,16 @@ def test_a_client_that_leaves(serve, send):
     except grpc.RpcError as e:
         assert e.code() == grpc.StatusCode.PERMISSION_DENIED
     assert not s.idle().gpu_bytes_leased
+
+
+def test_a_request_that_is_none(serve):
+    """Bytes that are no request end the call with an error, not as a lease that ended well."""
+    s = serve(SAMPLE.parent, "--allow-cuda-ipc")
+    q = queue.Queue()
+    q.put(b"\xff\xff\xff")
+    with grpc.insecure_channel(s.address) as channel:
+        method = channel.stream_stream("/weightd.v1.WeightService/LeaseTensors", request_serializer=bytes)
+        with pytest.raises(grpc.RpcError) as e:
+            list(method(iter(q.get, None)))
+    q.put(None)
+    assert e.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "LeaseTensorsRequest" in e.value.details()
