@@ -62,6 +62,10 @@ static enum wd_status matcher_add(struct matcher *matcher, const struct wd_model
   if (!is_glob(text)) {
     return wd_fail(err, WD_NOT_FOUND, "%s: the model has no tensor %s", field, WD_QUOTE(text.data, text.size));
   }
+  if (text.size > WD_MAX_GLOB_BYTES) {
+    return wd_fail(err, WD_INVALID_ARGUMENT, "%s: a pattern with '*' has %zu bytes; %d are the most", field, text.size,
+                   WD_MAX_GLOB_BYTES);
+  }
   if (matcher->n_globs == WD_MAX_GLOBS) {
     return wd_fail(err, WD_INVALID_ARGUMENT, "%s: more than %d patterns with '*'; exact names are not limited", field,
                    WD_MAX_GLOBS);

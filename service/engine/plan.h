@@ -10,6 +10,8 @@
 
 // Most patterns with a '*' in one request: each is held against every name of the model.
 #define WD_MAX_GLOBS 256
+// Most bytes of such a pattern: a name has WD_MAX_NAME at most, so more of them could only be further stars.
+#define WD_MAX_GLOB_BYTES 256
 
 // A piece of text from a request; not NUL-terminated as far as the plan is concerned.
 struct wd_text {
