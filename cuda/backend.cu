@@ -366,6 +366,9 @@ static enum wd_status run_tiles(struct cuda_backend *cuda, struct device *device
     error = finish_slot(cuda, &lane->slots[turn], job, special);
     status = !status && error ? cuda_failed(device, error, &job->error) : status;
   }
+  if (status) {
+    cudaStreamSynchronize(lane->stream);  // a tile that failed halfway has no event behind its copies
+  }
   return status;
 }
 
@@ -447,10 +450,16 @@ static enum wd_status cuda_device_alloc(struct wd_backend *backend, uint32_t i, 
   void *data = NULL;
   cudaError_t error = cudaSetDevice(device->number);
   error = error ? error : cudaMalloc(&data, bytes);
-  error = error ? error : cudaIpcGetMemHandle(&ipc, data);
   if (error) {
-    cudaFree(data);
     return cuda_failed(device, error, err);
+  }
+  error = cudaIpcGetMemHandle(&ipc, data);
+  if (error) {
+    // Not every host allows this; it says nothing about the device as a place to decode.
+    cudaGetLastError();
+    cudaFree(data);
+    return fail(err, WD_FAILED_PRECONDITION, "memory of %s cannot be shared with other processes here (%s)",
+                device->about.id, cudaGetErrorString(error));
   }
   memcpy(handle, &ipc, sizeof ipc);
   *memory = data;
