@@ -147,6 +147,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       if (!o->out) {
         argp_error(state, "--out is missing: the name of the file to write, or /dev/null");
       }
+      if (strcmp(o->out, "-") == 0) {
+        argp_error(state, "--out -: tensors are written in place, which standard output does not allow; name a file");
+      }
       return 0;
     default:
       return ARGP_ERR_UNKNOWN;
@@ -214,7 +217,8 @@ static int report(const struct options *o, const struct wd_description *d, const
     return WD_EXIT_OK;
   }
   if (r->already) {
-    printf("%s is complete already: %" PRIu64 " tensors, %s\n", clean, r->tensors, WD_BYTES(r->bytes));
+    printf("%s is complete already: %" PRIu64 " tensors, %s (not read again; weightctl verify compares it)\n", clean,
+           r->tensors, WD_BYTES(r->bytes));
   } else {
     char resumed[64] = "";
     if (r->fetched != r->bytes) {

@@ -28,7 +28,10 @@
 #include "cuda/weightd_cuda.h"
 #include "service/engine/factors.h"
 
-#define TILE_IN ((uint64_t)2 << 20)
+// Stored bytes of a tile: what is best for the bus, or less where so many workers would take too much pinned memory.
+#define MAX_TILE_IN ((uint64_t)2 << 20)
+#define MIN_TILE_IN ((uint64_t)256 << 10)
+#define ALL_TILES_IN ((uint64_t)128 << 20)
 #define TILE_OUT ((uint64_t)4 << 20)
 #define TIMED 8  // one tile of so many is timed on the device, for all of them
 #define MAX_DEVICES 16
@@ -63,6 +66,7 @@ struct slot {
 
 struct lane {
   bool made;
+  uint64_t tile_in;
   uint64_t tiles;  // so far
   cudaStream_t stream;
   struct slot slots[2];
@@ -83,6 +87,7 @@ struct cuda_backend {
   struct wd_cuda_host host;
   uint32_t n_devices;
   uint32_t n_workers;
+  uint64_t tile_in;
   bool warned;
   bool opened;
   char path[32];  // "cuda", or with --device auto "cuda+avx512": what is small is decoded there
@@ -151,7 +156,7 @@ static void pinned_release(void *self, void *data, size_t size) {
 static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
   for (struct slot &slot : lane->slots) {
     if (slot.host_in) {
-      pinned_release(cuda, slot.host_in, TILE_IN);
+      pinned_release(cuda, slot.host_in, cuda->tile_in);
     }
     cudaFree(slot.device_in);
     cudaFree(slot.device_out);
@@ -175,9 +180,9 @@ static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
 static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
   cudaError_t error = cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking);
   for (struct slot &slot : lane->slots) {
-    slot.host_in = error ? NULL : (uint8_t *)pinned_alloc(cuda, TILE_IN);
+    slot.host_in = error ? NULL : (uint8_t *)pinned_alloc(cuda, cuda->tile_in);
     error = error ? error : slot.host_in ? cudaSuccess : cudaErrorMemoryAllocation;
-    error = error ? error : cudaMalloc(&slot.device_in, TILE_IN);
+    error = error ? error : cudaMalloc(&slot.device_in, cuda->tile_in);
     error = error ? error : cudaMalloc(&slot.device_out, TILE_OUT);
     error = error ? error : cudaMallocHost(&slot.host_factors, MAX_PIECES * sizeof(float));
     error = error ? error : cudaMalloc(&slot.device_factors, MAX_PIECES * sizeof(float));
@@ -192,6 +197,7 @@ static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
   if (error) {
     free_lane(cuda, lane);
   } else {
+    lane->tile_in = cuda->tile_in;
     lane->made = true;
   }
   return error;
@@ -237,7 +243,7 @@ static enum wd_status fill_tile(struct lane *lane, struct wd_job *job, uint64_t 
                                 struct tile *tile) {
   const uint64_t per_block = job->type->block_elements;
   const uint64_t out_bytes = job->stats ? 1 : wd_output_bytes(job->output);
-  const uint64_t most_blocks = TILE_IN / job->type->block_bytes;
+  const uint64_t most_blocks = lane->tile_in / job->type->block_bytes;
   const uint64_t most_elements = job->stats ? UINT64_MAX : TILE_OUT / out_bytes;
   const bool dense = (job->stride - job->run_elements) / per_block * job->type->block_bytes <= GAP_BYTES;
   tile->block = (job->first + position / job->run_elements * job->stride + position % job->run_elements) / per_block;
@@ -556,12 +562,14 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
     return status;
   }
   cuda->n_workers = workers;
+  cuda->tile_in = ALL_TILES_IN / 2 / workers / MIN_TILE_IN * MIN_TILE_IN;
+  cuda->tile_in = cuda->tile_in > MAX_TILE_IN ? MAX_TILE_IN : cuda->tile_in < MIN_TILE_IN ? MIN_TILE_IN : cuda->tile_in;
   cuda->lanes = (struct lane *)calloc((size_t)workers * cuda->n_devices, sizeof *cuda->lanes);
   cuda->base.memory.alloc = pinned_alloc;
   cuda->base.memory.release = pinned_release;
   cuda->base.memory.self = cuda;
   cuda->base.stats_elements = (uint64_t)8 << 20;
-  cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * TILE_IN;
+  cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * cuda->tile_in;
   if (!cuda->lanes) {
     status = fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
   }

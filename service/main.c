@@ -231,6 +231,9 @@ static int serve(const struct serve_options *options) {
   pthread_sigmask(SIG_BLOCK, &signals, NULL);
 
   int result = WD_EXIT_OK;
+  if (wd_server_check(&options->server, &err)) {
+    return fail(&err);
+  }
   if (wd_root_open(options->model_root, &root, &err)) {
     wd_fail_prefix(&err, "--model-root");
     result = fail(&err);

@@ -6,7 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "service/base/text.h"
 #include "service/engine/engine_private.h"
+
+// A budget that leaves less than this serves nobody.
+#define LEAST_FOR_STREAMS ((uint64_t)2 << 20)
 
 struct worker_start {
   struct wd_engine *engine;
@@ -68,9 +72,16 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
     status = wd_pool_create(options->memory_budget, &e->backend->memory, &e->pool, err);
   }
   if (!status) {
-    status = wd_pool_reserve(e->pool, e->n_threads * e->backend->worker_bytes, err);
-    if (status) {
-      wd_fail_prefix(err, "--memory-budget is too small for %u worker threads", e->n_threads);
+    uint64_t own = e->n_threads * e->backend->worker_bytes;
+    uint64_t least = own + LEAST_FOR_STREAMS;
+    if (options->memory_budget < least) {
+      status = wd_fail(
+          err, WD_INVALID_ARGUMENT,
+          "--memory-budget %s is too small: %u worker threads take %s, and streams need %s; give %s or more, or "
+          "fewer --threads",
+          WD_BYTES(options->memory_budget), e->n_threads, WD_BYTES(own), WD_BYTES(LEAST_FOR_STREAMS), WD_BYTES(least));
+    } else {
+      status = wd_pool_reserve(e->pool, own, err);
     }
   }
   status = status ? status : start_workers(e, err);

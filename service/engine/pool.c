@@ -90,6 +90,11 @@ enum wd_status wd_pool_reserve(struct wd_pool *pool, uint64_t bytes, struct wd_e
     pool->reserved += bytes;
   }
   pthread_mutex_unlock(&pool->lock);
+  if (bytes > pool->budget) {
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED,
+                   "this takes %s, and the whole memory budget is %s: ask for smaller chunks, or raise --memory-budget",
+                   WD_BYTES(bytes), WD_BYTES(pool->budget));
+  }
   if (!fits) {
     return wd_fail(
         err, WD_RESOURCE_EXHAUSTED,

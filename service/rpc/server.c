@@ -101,19 +101,26 @@ static enum wd_status start_threads(struct wd_server *server, struct wd_error *e
   return WD_OK;
 }
 
+enum wd_status wd_server_check(const struct wd_server_options *options, struct wd_error *err) {
+  struct wd_address where;
+  enum wd_status status = wd_address_parse(options->listen, &where, err);
+  if (!status && !where.loopback && !options->insecure) {
+    status = wd_fail(err, WD_INVALID_ARGUMENT,
+                     "--listen %s is reachable from other machines, and this server has neither encryption nor "
+                     "authentication: listen on loopback or a unix socket, or say --insecure if the network is trusted",
+                     options->listen);
+  }
+  return status;
+}
+
 enum wd_status wd_server_start(const struct wd_server_options *options, struct wd_engine *engine,
                                const struct wd_root *root, struct wd_server **server, char *address,
                                size_t address_size, struct wd_error *err) {
   struct wd_address where;
-  enum wd_status status = wd_address_parse(options->listen, &where, err);
+  enum wd_status status = wd_server_check(options, err);
+  status = status ? status : wd_address_parse(options->listen, &where, err);
   if (status) {
     return status;
-  }
-  if (!where.loopback && !options->insecure) {
-    return wd_fail(err, WD_INVALID_ARGUMENT,
-                   "--listen %s is reachable from other machines, and this server has neither encryption nor "
-                   "authentication: listen on loopback or a unix socket, or say --insecure if the network is trusted",
-                   options->listen);
   }
   if (!where.loopback) {
     wd_log(WD_LOG_WARNING, "--insecure: %s is open to everybody who can reach it, in plain text", options->listen);

@@ -39,6 +39,9 @@ struct wd_server_counters {
 
 struct wd_server;
 
+// Whether the options make sense, before anything is opened. INVALID_ARGUMENT says what does not.
+enum wd_status wd_server_check(const struct wd_server_options *options, struct wd_error *err);
+
 // Listens and serves. The engine and the root must outlive the server. address (at least 128 bytes) gets what it
 // listens on, with the port that was chosen.
 enum wd_status wd_server_start(const struct wd_server_options *options, struct wd_engine *engine,

@@ -108,6 +108,55 @@ static void garbage_is_refused(void **state) {
                    WD_INVALID_ARGUMENT);
 }
 
+static void a_nul_in_a_string_is_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *bytes;
+    size_t size;
+    const char *field;  // NULL: fine
+  } cases[] = {
+      {"\x0a\x03"
+       "a\0b",
+       5, "model:"},
+      {"\x0a\x03"
+       "abc",
+       5, NULL},
+      {"\x0a\x01"
+       "a"
+       "\x12\x01\0",
+       6, "tensors:"},
+      {"\x0a\x01"
+       "a"
+       "\x32\x05\x0a\x03"
+       "a\0b",
+       10, "pattern:"},
+      {"\x0a\x01"
+       "a"
+       "\x7a\x01\0",
+       6, NULL},  // a field we do not know
+      {"\x0a\x01"
+       "a"
+       "\x2a\x02"
+       "x\0",
+       7, "if_revision:"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    ProtobufCMessage *message = NULL;
+    struct wd_error err;
+    grpc_byte_buffer *buffer = buffer_of(cases[i].bytes, cases[i].size);
+    enum wd_status status = wd_message_unpack(&weightd__v1__stream_tensors_request__descriptor, buffer, &message, &err);
+    if (cases[i].field) {
+      assert_int_equal(status, WD_INVALID_ARGUMENT);
+      assert_non_null(strstr(err.message, cases[i].field));
+      assert_null(message);
+    } else {
+      assert_int_equal(status, WD_OK);
+    }
+    wd_message_free(message);
+    grpc_byte_buffer_destroy(buffer);
+  }
+}
+
 static void every_status_has_a_code(void **state) {
   (void)state;
   for (int status = WD_OK; status <= WD_INTERNAL; status++) {
@@ -120,9 +169,8 @@ static void every_status_has_a_code(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(frames_are_protobuf),
-      cmocka_unit_test(unpacking_is_bounded),
-      cmocka_unit_test(garbage_is_refused),
+      cmocka_unit_test(frames_are_protobuf),     cmocka_unit_test(unpacking_is_bounded),
+      cmocka_unit_test(garbage_is_refused),      cmocka_unit_test(a_nul_in_a_string_is_refused),
       cmocka_unit_test(every_status_has_a_code),
   };
   grpc_init();
