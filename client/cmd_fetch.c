@@ -146,8 +146,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       }
       if (!o->out) {
         argp_error(state, "--out is missing: the name of the file to write, or /dev/null");
-      }
-      if (strcmp(o->out, "-") == 0) {
+      } else if (strcmp(o->out, "-") == 0) {
         argp_error(state, "--out -: tensors are written in place, which standard output does not allow; name a file");
       }
       return 0;
