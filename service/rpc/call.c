@@ -30,7 +30,6 @@ struct wd_call {
   struct wd_server *server;
   const struct wd_method *method;
   grpc_call *grpc;
-  grpc_completion_queue *queue;
   gpr_timespec deadline;
   ProtobufCMessage *request;
   struct wd_task task;
@@ -424,8 +423,7 @@ void wd_call_task_done(struct wd_call *call) {
 
 // ---- Arrival
 
-struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *method, grpc_completion_queue *queue,
-                              struct wd_arrival *arrival) {
+struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *method, struct wd_arrival *arrival) {
   struct wd_call *call = calloc(1, sizeof *call + method->state_size);
   if (!call) {
     grpc_call_cancel(arrival->call, NULL);
@@ -435,7 +433,6 @@ struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *
   call->server = server;
   call->method = method;
   call->grpc = arrival->call;
-  call->queue = queue;
   call->deadline = arrival->deadline;
   call->uses = 1;
   call->references = 1;

@@ -115,8 +115,7 @@ struct wd_arrival {
 };
 
 // Takes over what arrived and starts the method. NULL where there is no memory (the call is then dropped).
-struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *method, grpc_completion_queue *queue,
-                              struct wd_arrival *arrival);
+struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *method, struct wd_arrival *arrival);
 
 // Cuts the call with this status if it waits for its reader since before `since` (milliseconds of wd_now_ms).
 // Returns whether it did.

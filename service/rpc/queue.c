@@ -90,7 +90,7 @@ static void on_arrival(struct wd_tag *tag, bool ok) {
   struct wd_queue *queue = arming->queue;
   struct wd_arrival arrival = arming->arrival;
   if (ok && arming->method) {
-    wd_call_begin(queue->server, arming->method, queue->grpc, &arrival);
+    wd_call_begin(queue->server, arming->method, &arrival);
   } else if (ok) {
     refuse_unknown(arming);
   }
