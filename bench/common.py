@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks that run the two programs share: models to serve, the server, a fetch, and a raw socket beside it.
+
+WEIGHTD and WEIGHTCTL name other programs than those Bazel left.
+"""
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/python"))
+import ggufwrite  # noqa: E402
+
+WEIGHTD = os.environ.get("WEIGHTD", str(ROOT / "bazel-bin/service/weightd"))
+WEIGHTCTL = os.environ.get("WEIGHTCTL", str(ROOT / "bazel-bin/client/weightctl"))
+MIB = 1 << 20
+COLUMNS = 4096
+# Where the FP16 scales of a block stand: their upper byte is set so that no value is NaN, infinite or subnormal.
+SCALES = {"Q4_0": [1], "Q8_0": [1], "Q4_K": [1, 3], "Q5_K": [1, 3], "Q6_K": [209], "IQ2_XXS": [1], "F16": [1], "MXFP4": []}
+
+
+def write_model(path, kind, gigabytes):
+    """A model of `gigabytes` as FP16, in tensors of up to 64 Mi elements. Returns its bytes as FP16."""
+    rows_each = 16384
+    rows = max(1, round(gigabytes * 1e9 / 2 / COLUMNS))
+    g = ggufwrite.Gguf()
+    g.kv("general.architecture", "string", "bench")
+    for i, begin in enumerate(range(0, rows, rows_each)):
+        g.tensor(f"blk.{i}.weight", kind, (COLUMNS, min(rows_each, rows - begin)))
+    _, _, block_bytes, _ = ggufwrite.TYPES[kind]
+    blocks = max(1, 4 * MIB // block_bytes)
+    pattern = bytearray(os.urandom(blocks * block_bytes))
+    for at in SCALES[kind]:
+        pattern[at::block_bytes] = b"\x24" * blocks
+    left = ggufwrite.stored_bytes(kind, (COLUMNS, rows))
+    g.write(path)
+    size = os.path.getsize(path)
+    with open(path, "r+b") as f:
+        f.seek(size - left if left <= size else 0)
+        while left > 0:
+            left -= f.write(pattern[:left])
+    return rows * COLUMNS * 2
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def raw_transfer(size):
+    """Sends `size` bytes through a TCP socket on loopback. Returns bytes a second and CPU seconds of both sides."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    child = os.fork()
+    if child == 0:
+        with socket.create_connection(listener.getsockname()) as s:
+            buffer, left = memoryview(bytearray(os.urandom(MIB))), size
+            while left:
+                left -= s.send(buffer[:min(left, MIB)])
+        os._exit(0)
+    connection, _ = listener.accept()
+    buffer, got = bytearray(MIB), 0
+    before, begin = time.process_time(), time.monotonic()
+    while got < size:
+        got += connection.recv_into(buffer)
+    seconds, mine = time.monotonic() - begin, time.process_time() - before
+    connection.close()
+    listener.close()
+    _, _, usage = os.wait4(child, 0)
+    return size / seconds, mine + usage.ru_utime + usage.ru_stime
+
+
+class Server:
+    """weightd on the folder's models. `client` is how weightctl reaches it: --server and what else it needs."""
+
+    def __init__(self, folder, flags, client=()):
+        ready = pathlib.Path(folder, "ready")
+        self.log = open(pathlib.Path(folder, "log"), "w+")
+        self.process = subprocess.Popen(
+            [WEIGHTD, "serve", "--model-root", folder, "--listen", "127.0.0.1:0",
+             "--ready-file", ready, *flags], stderr=self.log)
+        while not ready.exists():
+            if self.process.poll() is not None:
+                self.log.seek(0)
+                sys.exit(f"weightd did not start: {self.log.read()}")
+            time.sleep(0.01)
+        self.address = ready.read_text().strip()
+        self.client = [WEIGHTCTL, "--server", self.address, *client]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+        self.log.close()
+
+
+def stages(server):
+    info = subprocess.run([*server.client, "info", "--json"], check=True, capture_output=True)
+    return {s["name"]: s["seconds"] for s in json.loads(info.stdout)["counters"].get("stages", [])}
+
+
+def fetch(server, model, size, extra=()):
+    """Fetches and verifies. Returns bytes a second, CPU seconds of both sides, and the client's peak memory."""
+    before, begin = cpu_seconds(server.process.pid), time.monotonic()
+    client = subprocess.Popen([*server.client, "fetch", model, "--out", "/dev/null", "--quiet", *extra])
+    _, status, usage = os.wait4(client.pid, 0)
+    seconds = time.monotonic() - begin
+    if status:
+        sys.exit(f"weightctl failed on {model}")
+    cpu = cpu_seconds(server.process.pid) - before + usage.ru_utime + usage.ru_stime
+    return size / seconds, cpu, usage.ru_maxrss * 1024
+
+
+def resource_peak(pid):
+    """The peak memory of a process that runs, in MiB."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0
