@@ -25,6 +25,12 @@ enum {
   KEY_LOG,
   KEY_VERBOSE,
   KEY_READY_FILE,
+  KEY_HEALTH_LISTEN,
+  KEY_TLS_CERT,
+  KEY_TLS_KEY,
+  KEY_TLS_CLIENT_CA,
+  KEY_TOKEN_FILE,
+  KEY_TOKEN_EXEMPT,
   KEY_INSECURE,
   KEY_ALLOW_CUDA_IPC,
   KEY_GPU_MEMORY_BUDGET,
@@ -47,7 +53,16 @@ static const struct argp_option option_table[] = {
     {"ready-file", KEY_READY_FILE, "FILE", 0, "Write the address to FILE once the server accepts calls", 0},
     {"allow-cuda-ipc", KEY_ALLOW_CUDA_IPC, NULL, 0, "Lend GPU memory to callers on the unix socket (LeaseTensors)", 0},
     {"gpu-memory-budget", KEY_GPU_MEMORY_BUDGET, "SIZE", 0, "All GPU memory that is lent at once; default 8GiB", 0},
-    {"insecure", KEY_INSECURE, NULL, 0, "Listen beyond loopback in plain text, for anyone who can connect", 0},
+    {"health-listen", KEY_HEALTH_LISTEN, "ADDR", 0,
+     "Offer health alone on this address, too, in plain text and without tokens, for probes", 0},
+    {"tls-cert", KEY_TLS_CERT, "FILE", 0, "TLS: the server's certificate, and the chain behind it, in PEM", 0},
+    {"tls-key", KEY_TLS_KEY, "FILE", 0, "TLS: the certificate's private key, in PEM, not encrypted", 0},
+    {"tls-client-ca", KEY_TLS_CLIENT_CA, "FILE", 0,
+     "TLS: only clients with a certificate of these authorities, in PEM, may connect", 0},
+    {"token-file", KEY_TOKEN_FILE, "FILE", 0,
+     "Calls need one of these bearer tokens: one a line, 256 at most, '#' begins a comment", 0},
+    {"token-exempt", KEY_TOKEN_EXEMPT, "WHAT", 0, "What needs no token: health, reflection, or health,reflection", 0},
+    {"insecure", KEY_INSECURE, NULL, 0, "Listen beyond loopback even without TLS, or for anyone who can connect", 0},
     {0},
 };
 
@@ -69,6 +84,25 @@ static uint32_t parse_count(struct argp_state *state, const char *name, const ch
     argp_error(state, "--%s %s: give a number from %" PRIu64 " to %" PRIu64, name, text, min, max);
   }
   return (uint32_t)value;
+}
+
+static void parse_exempt(struct argp_state *state, const char *text, struct wd_access_options *access) {
+  access->open_health = false;
+  access->open_reflection = false;
+  for (const char *at = text;;) {
+    size_t size = strcspn(at, ",");
+    if (size == 6 && strncmp(at, "health", size) == 0) {
+      access->open_health = true;
+    } else if (size == 10 && strncmp(at, "reflection", size) == 0) {
+      access->open_reflection = true;
+    } else {
+      argp_error(state, "--token-exempt %s: give health, reflection, or health,reflection", text);
+    }
+    if (!at[size]) {
+      return;
+    }
+    at += size + 1;
+  }
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -119,6 +153,24 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_READY_FILE:
       options->ready_file = arg;
       break;
+    case KEY_HEALTH_LISTEN:
+      options->server.health_listen = arg;
+      break;
+    case KEY_TLS_CERT:
+      options->server.access.tls_cert = arg;
+      break;
+    case KEY_TLS_KEY:
+      options->server.access.tls_key = arg;
+      break;
+    case KEY_TLS_CLIENT_CA:
+      options->server.access.tls_client_ca = arg;
+      break;
+    case KEY_TOKEN_FILE:
+      options->server.access.token_file = arg;
+      break;
+    case KEY_TOKEN_EXEMPT:
+      parse_exempt(state, arg, &options->server.access);
+      break;
     case KEY_INSECURE:
       options->server.insecure = true;
       break;
@@ -148,6 +200,11 @@ static const char doc[] =
     "Examples:\n"
     "  weightd serve --model-root /models\n"
     "  weightd serve --model-root /models --listen unix:/run/weightd.sock --device cuda\n"
+    "  weightd serve --model-root /models --listen 0.0.0.0:50151 --health-listen 0.0.0.0:50152 --tls-cert tls.crt "
+    "--tls-key tls.key --token-file tokens\n"
+    "Beyond loopback it listens only with TLS and with tokens or client certificates, or with --insecure. "
+    "Certificates, "
+    "keys and tokens may be replaced at any time: new connections and calls see the new ones, running streams go on.\n"
     "Every option has a twin in the environment: WEIGHTD_MODEL_ROOT=/models, WEIGHTD_LOG=json, …\n"
     "SIGTERM or Ctrl-C drains: health says NOT_SERVING, running streams end within --grace, then it exits with 0.";
 

@@ -25,14 +25,16 @@ static bool is_loopback(const char *host) {
   return strcmp(host, "localhost") == 0;
 }
 
-enum wd_status wd_address_parse(const char *text, struct wd_address *address, struct wd_error *err) {
-  *address = (struct wd_address){0};
+enum wd_status wd_address_parse(const char *option, const char *text, struct wd_address *address,
+                                struct wd_error *err) {
+  *address = (struct wd_address){.option = option};
   if (strncmp(text, "unix:", 5) == 0) {
     size_t most = sizeof((struct sockaddr_un *)0)->sun_path - 1;
     address->path = text + 5;
     address->loopback = true;
     if (!*address->path || strlen(address->path) > most) {
-      return wd_fail(err, WD_INVALID_ARGUMENT, "--listen %s: the path of a unix socket has 1 to %zu bytes", text, most);
+      return wd_fail(err, WD_INVALID_ARGUMENT, "%s %s: the path of a unix socket has 1 to %zu bytes", option, text,
+                     most);
     }
     return WD_OK;
   }
@@ -47,8 +49,8 @@ enum wd_status wd_address_parse(const char *text, struct wd_address *address, st
     size = 0;  // an IPv6 address without brackets: where its port begins is anyone's guess
   }
   if (!size || size >= sizeof address->host || !wd_parse_u64(colon + 1, 0, 65535, &port)) {
-    return wd_fail(err, WD_INVALID_ARGUMENT,
-                   "--listen %s: give HOST:PORT, [IPV6]:PORT or unix:PATH, such as 127.0.0.1:50151", text);
+    return wd_fail(err, WD_INVALID_ARGUMENT, "%s %s: give HOST:PORT, [IPV6]:PORT or unix:PATH, such as 127.0.0.1:50151",
+                   option, text);
   }
   memcpy(address->host, host, size);
   address->port = (unsigned)port;
@@ -62,7 +64,7 @@ enum wd_status wd_address_claim(const struct wd_address *address, struct wd_erro
     return WD_OK;
   }
   if (!S_ISSOCK(st.st_mode)) {
-    return wd_fail(err, WD_UNAVAILABLE, "--listen unix:%s: there is a file of that name which is no socket",
+    return wd_fail(err, WD_UNAVAILABLE, "%s unix:%s: there is a file of that name which is no socket", address->option,
                    address->path);
   }
   struct sockaddr_un name = {.sun_family = AF_UNIX};
@@ -73,7 +75,8 @@ enum wd_status wd_address_claim(const struct wd_address *address, struct wd_erro
     close(fd);
   }
   if (answers) {
-    return wd_fail(err, WD_UNAVAILABLE, "--listen unix:%s: another server is listening there", address->path);
+    return wd_fail(err, WD_UNAVAILABLE, "%s unix:%s: another server is listening there", address->option,
+                   address->path);
   }
   return WD_OK;
 }

@@ -42,10 +42,19 @@ enum wd_method_kind {
   WD_METHOD_WORK,   // counts against --max-streams, and is refused while the server drains
 };
 
+// What of the server a method belongs to: the standard services may be open to callers without a token, and health
+// alone has a port of its own.
+enum wd_method_group {
+  WD_GROUP_WEIGHTS,
+  WD_GROUP_HEALTH,
+  WD_GROUP_REFLECTION,
+};
+
 struct wd_method {
   const char *path;  // "/weightd.v1.WeightService/StreamTensors"
   const char *name;  // "StreamTensors"
   enum wd_method_kind kind;
+  enum wd_method_group group;
   const ProtobufCMessageDescriptor *request;
   bool client_streams;  // requests come one by one, through wd_call_receive
   size_t state_size;    // of what the call carries for the method, zeroed

@@ -24,7 +24,7 @@ static void disarmed(struct wd_server *server) {
 
 static void arm(struct wd_arming *arming) {
   struct wd_queue *queue = arming->queue;
-  grpc_server *grpc = queue->server->grpc;
+  grpc_server *grpc = arming->port->grpc;
   struct wd_arrival *arrival = &arming->arrival;
   arrival->payload = NULL;
   grpc_metadata_array_init(&arrival->metadata);
@@ -33,9 +33,8 @@ static void arm(struct wd_arming *arming) {
   pthread_mutex_unlock(&queue->server->lock);
   grpc_call_error error;
   if (arming->method) {
-    error = grpc_server_request_registered_call(
-        grpc, arming->registered, &arrival->call, &arrival->deadline, &arrival->metadata,
-        arming->method->client_streams ? NULL : &arrival->payload, queue->grpc, queue->grpc, &arming->tag);
+    error = grpc_server_request_registered_call(grpc, arming->registered, &arrival->call, &arrival->deadline,
+                                                &arrival->metadata, NULL, queue->grpc, queue->grpc, &arming->tag);
   } else {
     grpc_call_details_init(&arming->details);
     error = grpc_server_request_call(grpc, &arrival->call, &arming->details, &arrival->metadata, queue->grpc,
@@ -46,7 +45,8 @@ static void arm(struct wd_arming *arming) {
   }
 }
 
-// A call to a method that nobody has: answered at once, on its own, outside the list of calls.
+// A call that ends before it began, because nobody has its method or its caller may not: answered at once, on its own,
+// outside the list of calls.
 struct refusal {
   struct wd_tag tag;
   grpc_call *call;
@@ -60,51 +60,108 @@ static void on_refused(struct wd_tag *tag, bool ok) {
   free(refusal);
 }
 
-static void refuse_unknown(struct wd_arming *arming) {
+static void refuse(grpc_call *call, grpc_status_code code, const char *message) {
   struct refusal *refusal = calloc(1, sizeof *refusal);
   if (!refusal) {
-    grpc_call_unref(arming->arrival.call);
+    grpc_call_unref(call);
     return;
   }
-  *refusal = (struct refusal){{on_refused}, arming->arrival.call, 0};
-  char *method = grpc_slice_to_c_string(arming->details.method);
-  char message[300];
-  snprintf(message, sizeof message, "there is no method %.200s here; server reflection lists those there are",
-           method ? method : "");
+  *refusal = (struct refusal){{on_refused}, call, 0};
   grpc_slice details = grpc_slice_from_copied_string(message);
   grpc_op ops[3] = {
       {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &refusal->cancelled},
       {.op = GRPC_OP_SEND_INITIAL_METADATA},
       {.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
-       .data.send_status_from_server = {.status = GRPC_STATUS_UNIMPLEMENTED, .status_details = &details}},
+       .data.send_status_from_server = {.status = code, .status_details = &details}},
   };
   if (grpc_call_start_batch(refusal->call, ops, 3, &refusal->tag, NULL) != GRPC_CALL_OK) {
     on_refused(&refusal->tag, false);
   }
   grpc_slice_unref(details);
-  gpr_free(method);
+}
+
+static void refuse_unknown(struct wd_arming *arming, const char *method) {
+  char message[300];
+  snprintf(message, sizeof message,
+           arming->port->health_only ? "there is no method %.200s here: this port offers grpc.health.v1.Health alone"
+                                     : "there is no method %.200s here; server reflection lists those there are",
+           method);
+  refuse(arming->arrival.call, GRPC_STATUS_UNIMPLEMENTED, message);
+}
+
+// A call whose request is on its way. Nothing of it is read before the caller is known to be allowed, so that others
+// cannot fill the memory with requests.
+struct request {
+  struct wd_tag tag;
+  struct wd_queue *queue;
+  const struct wd_method *method;
+  struct wd_arrival arrival;
+};
+
+static void begin(struct wd_queue *queue, const struct wd_method *method, struct wd_arrival *arrival) {
+  wd_call_begin(queue->server, method, arrival);
+  if (arrival->payload) {
+    grpc_byte_buffer_destroy(arrival->payload);
+  }
+  disarmed(queue->server);
+}
+
+static void on_request(struct wd_tag *tag, bool ok) {
+  struct request *request = (struct request *)tag;
+  (void)ok;  // a call that is over has no payload, and its close tag tells it
+  begin(request->queue, request->method, &request->arrival);
+  free(request);
+}
+
+// Takes in a call that is allowed. Until it is on the server's list it counts as armed.
+static void accept(struct wd_arming *arming) {
+  struct wd_queue *queue = arming->queue;
+  struct wd_arrival *arrival = &arming->arrival;
+  pthread_mutex_lock(&queue->server->lock);
+  queue->server->n_armed++;
+  pthread_mutex_unlock(&queue->server->lock);
+  if (arming->method->client_streams) {
+    begin(queue, arming->method, arrival);
+    return;
+  }
+  struct request *request = calloc(1, sizeof *request);
+  if (!request) {
+    refuse(arrival->call, GRPC_STATUS_RESOURCE_EXHAUSTED, "no memory for the call");
+    disarmed(queue->server);
+    return;
+  }
+  *request =
+      (struct request){{on_request}, queue, arming->method, {.call = arrival->call, .deadline = arrival->deadline}};
+  grpc_op op = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &request->arrival.payload};
+  if (grpc_call_start_batch(arrival->call, &op, 1, &request->tag, NULL) != GRPC_CALL_OK) {
+    on_request(&request->tag, false);
+  }
 }
 
 static void on_arrival(struct wd_tag *tag, bool ok) {
   struct wd_arming *arming = (struct wd_arming *)tag;
-  struct wd_queue *queue = arming->queue;
-  struct wd_arrival arrival = arming->arrival;
-  if (ok && arming->method) {
-    wd_call_begin(queue->server, arming->method, &arrival);
+  struct wd_server *server = arming->queue->server;
+  grpc_call *call = arming->arrival.call;
+  char *unknown = ok && !arming->method ? grpc_slice_to_c_string(arming->details.method) : NULL;
+  const char *why;
+  if (ok && !arming->port->health_only &&
+      !wd_access_allows(server->access, arming->method, &arming->arrival.metadata, &why)) {
+    wd_access_note_refusal(server->access, arming->method ? arming->method->path : unknown, call);
+    refuse(call, GRPC_STATUS_UNAUTHENTICATED, why);
+  } else if (ok && arming->method) {
+    accept(arming);
   } else if (ok) {
-    refuse_unknown(arming);
+    refuse_unknown(arming, unknown);
   }
+  gpr_free(unknown);
   if (!arming->method) {
     grpc_call_details_destroy(&arming->details);
   }
-  grpc_metadata_array_destroy(&arrival.metadata);
-  if (arrival.payload) {
-    grpc_byte_buffer_destroy(arrival.payload);
-  }
+  grpc_metadata_array_destroy(&arming->arrival.metadata);
   if (ok) {  // else the server shuts down
     arm(arming);
   }
-  disarmed(queue->server);
+  disarmed(server);
 }
 
 void *wd_queue_main(void *argument) {
@@ -119,39 +176,57 @@ void *wd_queue_main(void *argument) {
   }
 }
 
+// Whether a port serves a method.
+static bool serves(const struct wd_port *port, const struct wd_method *method) {
+  return !port->health_only || method->group == WD_GROUP_HEALTH;
+}
+
+// The armings of a port on a queue: its methods, and the generic one.
+static void add_armings(struct wd_queue *queue, const struct wd_port *port, void *const *registered) {
+  for (size_t m = 0; m <= N_METHODS; m++) {
+    if (m == N_METHODS || serves(port, methods[m])) {
+      queue->armings[queue->n_armings++] = (struct wd_arming){.tag = {on_arrival},
+                                                              .queue = queue,
+                                                              .port = port,
+                                                              .method = m < N_METHODS ? methods[m] : NULL,
+                                                              .registered = m < N_METHODS ? registered[m] : NULL};
+    }
+  }
+}
+
 enum wd_status wd_queues_create(struct wd_server *server, struct wd_error *err) {
   server->queues = calloc(server->options.queues, sizeof *server->queues);
   if (!server->queues) {
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for %u queues", server->options.queues);
   }
-  void *registered[N_METHODS];
-  for (size_t m = 0; m < N_METHODS; m++) {
-    registered[m] = grpc_server_register_method(
-        server->grpc, methods[m]->path, NULL,
-        methods[m]->client_streams ? GRPC_SRM_PAYLOAD_NONE : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
-  }
   for (uint32_t i = 0; i < server->options.queues; i++) {
     struct wd_queue *queue = &server->queues[i];
     queue->server = server;
-    queue->armings = calloc(N_METHODS + 1, sizeof *queue->armings);
+    queue->armings = calloc(WD_PORTS * (N_METHODS + 1), sizeof *queue->armings);
     if (!queue->armings) {
       return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a queue");
     }
     queue->grpc = grpc_completion_queue_create_for_next(NULL);
-    grpc_server_register_completion_queue(server->grpc, queue->grpc, NULL);
-    for (size_t m = 0; m <= N_METHODS; m++) {
-      queue->armings[m] = (struct wd_arming){.tag = {on_arrival},
-                                             .queue = queue,
-                                             .method = m < N_METHODS ? methods[m] : NULL,
-                                             .registered = m < N_METHODS ? registered[m] : NULL};
+  }
+  for (size_t p = 0; p < WD_PORTS && server->ports[p].grpc; p++) {
+    const struct wd_port *port = &server->ports[p];
+    void *registered[N_METHODS] = {NULL};
+    for (size_t m = 0; m < N_METHODS; m++) {
+      if (serves(port, methods[m])) {
+        registered[m] = grpc_server_register_method(port->grpc, methods[m]->path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
+      }
+    }
+    for (uint32_t i = 0; i < server->options.queues; i++) {
+      grpc_server_register_completion_queue(port->grpc, server->queues[i].grpc, NULL);
+      add_armings(&server->queues[i], port, registered);
     }
   }
   return WD_OK;
 }
 
 void wd_queue_arm(struct wd_queue *queue) {
-  for (size_t m = 0; m <= N_METHODS; m++) {
-    arm(&queue->armings[m]);
+  for (size_t i = 0; i < queue->n_armings; i++) {
+    arm(&queue->armings[i]);
   }
 }
 

@@ -5,12 +5,13 @@
 //                   stays with one queue. They never block on a disk.
 //   task threads    open models, list, describe (rpc/tasks.c)
 //   timer thread    four times a second: cuts calls whose reader takes nothing
+//   reload thread   loads certificates and tokens that changed (rpc/access.c)
 //   (the engine's workers decode, and may start the send of what they decoded)
 //
-// One arrival is armed for each method on each queue, and one generic one a queue, which answers UNIMPLEMENTED: without
-// it an unknown method would hang until the caller's deadline.
+// One arrival is armed for each method of each port on each queue, and one generic one, which answers UNIMPLEMENTED:
+// without it an unknown method would hang until the caller's deadline.
 //
-// Stopping: drain (the caller's business) ─► shutdown_and_notify ─► cancel_all_calls ─► wait for that tag, for every
+// Stopping: drain (the caller's business) ─► shutdown_and_notify ─► cancel_all_calls ─► wait for those tags, for every
 // armed request to be back and for the list of calls to be empty ─► end the timer and the tasks ─► shut the queues down
 // ─► join their threads ─► destroy.
 #include <grpc/grpc_security.h>
@@ -26,6 +27,8 @@
 #include "service/telemetry/log.h"
 
 #define TASK_THREADS 4
+// A connection that is not done with its handshake by then is closed.
+#define HANDSHAKE_MS 20000
 
 struct wd_engine *wd_server_engine(struct wd_server *server) {
   return server->engine;
@@ -55,7 +58,7 @@ static void grpc_log(gpr_log_func_args *args) {
 }
 
 static grpc_channel_args *channel_args(const struct wd_server_options *options) {
-  static grpc_arg args[16];
+  static grpc_arg args[18];
   static grpc_channel_args all = {0, args};
   size_t n = 0;
 #define INTEGER_ARG(name, number)       \
@@ -78,6 +81,7 @@ static grpc_channel_args *channel_args(const struct wd_server_options *options) 
   INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive);
   INTEGER_ARG(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   INTEGER_ARG(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  INTEGER_ARG(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS);
 #undef INTEGER_ARG
   all.num_args = n;
   return &all;
@@ -102,13 +106,87 @@ static enum wd_status start_threads(struct wd_server *server, struct wd_error *e
 }
 
 enum wd_status wd_server_check(const struct wd_server_options *options, struct wd_error *err) {
-  struct wd_address where;
-  enum wd_status status = wd_address_parse(options->listen, &where, err);
-  if (!status && !where.loopback && !options->insecure) {
-    status = wd_fail(err, WD_INVALID_ARGUMENT,
-                     "--listen %s is reachable from other machines, and this server has neither encryption nor "
-                     "authentication: listen on loopback or a unix socket, or say --insecure if the network is trusted",
-                     options->listen);
+  struct wd_address where, health;
+  const struct wd_access_options *access = &options->access;
+  enum wd_status status = wd_address_parse("--listen", options->listen, &where, err);
+  if (!status && options->health_listen) {
+    status = wd_address_parse("--health-listen", options->health_listen, &health, err);
+  }
+  status = status ? status : wd_access_check(access, err);
+  if (status || where.loopback || options->insecure) {
+    return status;
+  }
+  if (!access->tls_cert) {
+    return wd_fail(err, WD_INVALID_ARGUMENT,
+                   "--listen %s is reachable from other machines, and %s would go over the network in plain text: give "
+                   "--tls-cert and --tls-key, listen on loopback or a unix socket, or say --insecure if the network is "
+                   "trusted",
+                   options->listen, access->token_file ? "tokens and weights" : "weights");
+  }
+  if (!access->token_file && !access->tls_client_ca) {
+    return wd_fail(err, WD_INVALID_ARGUMENT,
+                   "--listen %s is reachable from other machines, and anyone there could call: give --token-file or "
+                   "--tls-client-ca, listen on loopback or a unix socket, or say --insecure if the network is trusted",
+                   options->listen);
+  }
+  return WD_OK;
+}
+
+static void warn_if_insecure(const struct wd_server_options *options, const struct wd_address *where) {
+  const struct wd_access_options *access = &options->access;
+  if (where->loopback) {
+    return;
+  }
+  if (!access->tls_cert) {
+    wd_log(WD_LOG_WARNING, "--insecure: what goes to and from %s can be read and changed on its way", options->listen);
+  }
+  if (!access->token_file && !access->tls_client_ca) {
+    wd_log(WD_LOG_WARNING, "--insecure: %s is open to everybody who can reach it", options->listen);
+  }
+}
+
+// Creates the gRPC server of a port.
+static void create_port(struct wd_server *server, size_t index, bool health_only) {
+  server->ports[index] = (struct wd_port){grpc_server_create(channel_args(&server->options), NULL), health_only};
+}
+
+// Opens a port. address gets where it listens.
+static enum wd_status open_port(struct wd_server *server, size_t index, const char *listen,
+                                const struct wd_address *where, char *address, size_t address_size,
+                                struct wd_error *err) {
+  enum wd_status status = wd_address_claim(where, err);
+  if (status) {
+    return status;
+  }
+  grpc_server_credentials *credentials = server->ports[index].health_only ? grpc_insecure_server_credentials_create()
+                                                                          : wd_access_credentials(server->access);
+  int port = grpc_server_add_http2_port(server->ports[index].grpc, listen, credentials);
+  grpc_server_credentials_release(credentials);
+  if (port == 0) {
+    return wd_fail(err, WD_UNAVAILABLE,
+                   "cannot listen on %s (%s): is the address this machine's, the port free, and the folder of a unix "
+                   "socket writable?",
+                   listen, where->option);
+  }
+  wd_address_format(where, port, address, address_size);
+  server->unix_paths[index] = where->path ? strdup(where->path) : NULL;
+  return WD_OK;
+}
+
+static enum wd_status open_ports(struct wd_server *server, const struct wd_address *where, char *address,
+                                 size_t address_size, struct wd_error *err) {
+  const struct wd_server_options *options = &server->options;
+  server->opened = true;
+  enum wd_status status = open_port(server, 0, options->listen, where, address, address_size, err);
+  if (!status && options->health_listen) {
+    struct wd_address health;
+    char health_address[128];
+    status = wd_address_parse("--health-listen", options->health_listen, &health, err);
+    status = status ? status
+                    : open_port(server, 1, options->health_listen, &health, health_address, sizeof health_address, err);
+    if (!status) {
+      wd_log(WD_LOG_INFO, "health alone, in plain text, on %s", health_address);
+    }
   }
   return status;
 }
@@ -118,17 +196,11 @@ enum wd_status wd_server_start(const struct wd_server_options *options, struct w
                                size_t address_size, struct wd_error *err) {
   struct wd_address where;
   enum wd_status status = wd_server_check(options, err);
-  status = status ? status : wd_address_parse(options->listen, &where, err);
+  status = status ? status : wd_address_parse("--listen", options->listen, &where, err);
   if (status) {
     return status;
   }
-  if (!where.loopback) {
-    wd_log(WD_LOG_WARNING, "--insecure: %s is open to everybody who can reach it, in plain text", options->listen);
-  }
-  status = wd_address_claim(&where, err);
-  if (status) {
-    return status;
-  }
+  warn_if_insecure(options, &where);
   gpr_set_log_function(grpc_log);
   gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
   grpc_init();
@@ -147,26 +219,19 @@ enum wd_status wd_server_start(const struct wd_server_options *options, struct w
   pthread_cond_init(&s->changed, NULL);
   pthread_cond_init(&s->tick, &attributes);
   pthread_condattr_destroy(&attributes);
-  s->grpc = grpc_server_create(channel_args(options), NULL);
-  status = wd_model_cache_create(root, options->metadata_budget, NULL, &s->cache, err);
+  create_port(s, 0, false);
+  if (options->health_listen) {
+    create_port(s, 1, true);
+  }
+  status = wd_access_create(&options->access, &s->access, err);
+  status = status ? status : wd_model_cache_create(root, options->metadata_budget, NULL, &s->cache, err);
   status = status ? status : wd_tasks_create(TASK_THREADS, &s->tasks, err);
   status = status ? status : wd_queues_create(s, err);
+  status = status ? status : open_ports(s, &where, address, address_size, err);
   if (!status) {
-    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
-    int port = grpc_server_add_http2_port(s->grpc, options->listen, credentials);
-    grpc_server_credentials_release(credentials);
-    if (port == 0) {
-      status = wd_fail(err, WD_UNAVAILABLE,
-                       "cannot listen on %s: is the address this machine's, the port free, and the folder of a unix "
-                       "socket writable?",
-                       options->listen);
-    } else {
-      wd_address_format(&where, port, address, address_size);
-      s->unix_path = where.path ? strdup(where.path) : NULL;
+    for (size_t i = 0; i < WD_PORTS && s->ports[i].grpc; i++) {
+      grpc_server_start(s->ports[i].grpc);
     }
-  }
-  if (!status) {
-    grpc_server_start(s->grpc);
     status = start_threads(s, err);
   }
   if (status) {
@@ -184,7 +249,7 @@ void wd_server_drain(struct wd_server *server) {
   wd_server_poke_all(server, &wd_health_watch);
 }
 
-// The tag of shutdown_and_notify.
+// The tag of a port's shutdown_and_notify.
 struct shutdown_tag {
   struct wd_tag tag;
   struct wd_server *server;
@@ -194,7 +259,7 @@ static void on_shut_down(struct wd_tag *tag, bool ok) {
   struct wd_server *server = ((struct shutdown_tag *)tag)->server;
   (void)ok;
   pthread_mutex_lock(&server->lock);
-  server->shut_down = true;
+  server->n_shutting_down--;
   pthread_cond_broadcast(&server->changed);
   pthread_mutex_unlock(&server->lock);
 }
@@ -203,12 +268,18 @@ void wd_server_stop(struct wd_server *server) {
   if (!server) {
     return;
   }
-  struct shutdown_tag tag = {{on_shut_down}, server};
-  if (server->queues && server->queues[0].started) {
-    grpc_server_shutdown_and_notify(server->grpc, server->queues[0].grpc, &tag.tag);
-    grpc_server_cancel_all_calls(server->grpc);
+  struct shutdown_tag tags[WD_PORTS];
+  if (server->opened) {
+    for (size_t i = 0; i < WD_PORTS && server->ports[i].grpc; i++) {
+      tags[i] = (struct shutdown_tag){{on_shut_down}, server};
+      pthread_mutex_lock(&server->lock);
+      server->n_shutting_down++;
+      pthread_mutex_unlock(&server->lock);
+      grpc_server_shutdown_and_notify(server->ports[i].grpc, server->queues[0].grpc, &tags[i].tag);
+      grpc_server_cancel_all_calls(server->ports[i].grpc);
+    }
     pthread_mutex_lock(&server->lock);
-    while (!server->shut_down || server->n_armed || server->n_calls) {
+    while (server->queues[0].started && (server->n_shutting_down || server->n_armed || server->n_calls)) {
       pthread_cond_wait(&server->changed, &server->lock);
     }
     pthread_mutex_unlock(&server->lock);
@@ -230,12 +301,19 @@ void wd_server_stop(struct wd_server *server) {
       wd_queue_main(queue);  // drains it
     }
   }
-  grpc_server_destroy(server->grpc);
+  for (size_t i = 0; i < WD_PORTS; i++) {
+    if (server->ports[i].grpc) {
+      grpc_server_destroy(server->ports[i].grpc);
+    }
+  }
+  wd_access_destroy(server->access);
   wd_queues_free(server);
   wd_model_cache_destroy(server->cache);
-  if (server->unix_path) {
-    remove(server->unix_path);
-    free(server->unix_path);
+  for (size_t i = 0; i < WD_PORTS; i++) {
+    if (server->unix_paths[i]) {
+      remove(server->unix_paths[i]);
+      free(server->unix_paths[i]);
+    }
   }
   pthread_cond_destroy(&server->tick);
   pthread_cond_destroy(&server->changed);

@@ -5,6 +5,7 @@
 
 #include "service/engine/engine.h"
 #include "service/gguf/cache.h"
+#include "service/rpc/access.h"
 #include "service/rpc/call.h"
 
 #define WD_DEFAULT_LISTEN "127.0.0.1:50151"
@@ -14,9 +15,11 @@
 #define WD_MAX_REQUEST_BYTES ((uint64_t)4 << 20)
 
 struct wd_server_options {
-  const char *listen;  // HOST:PORT (port 0: any free one) or unix:PATH
-  bool insecure;       // allow listening beyond loopback without transport security
-  uint32_t queues;     // completion queues, a thread each
+  const char *listen;         // HOST:PORT (port 0: any free one) or unix:PATH
+  const char *health_listen;  // offers health alone, in plain text; NULL: does not
+  bool insecure;              // allow listening beyond loopback without encryption or without knowing the callers
+  struct wd_access_options access;
+  uint32_t queues;  // completion queues, a thread each
   uint32_t max_streams;
   uint64_t stall_timeout_ms;
   bool allow_cuda_ipc;         // LeaseTensors

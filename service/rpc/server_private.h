@@ -4,14 +4,24 @@
 #ifndef WD_RPC_SERVER_PRIVATE_H
 #define WD_RPC_SERVER_PRIVATE_H
 
+#include "service/rpc/access.h"
 #include "service/rpc/server.h"
 
 struct wd_queue;
 
-// An armed request for a call: of one method, or (method NULL) of any that is not ours.
+// Where calls come in: --listen, and --health-listen where it was given. Each is a gRPC server of its own, because gRPC
+// does not tell by which port of a server a call came.
+struct wd_port {
+  grpc_server *grpc;  // NULL: there is no such port
+  bool health_only;   // plain text, no token, and no method but health's
+};
+enum { WD_PORTS = 2 };
+
+// An armed request for a call: of one method of a port, or (method NULL) of any that the port has not.
 struct wd_arming {
   struct wd_tag tag;
   struct wd_queue *queue;
+  const struct wd_port *port;
   const struct wd_method *method;
   void *registered;
   struct wd_arrival arrival;
@@ -23,7 +33,8 @@ struct wd_queue {
   grpc_completion_queue *grpc;
   pthread_t thread;
   bool started;
-  struct wd_arming *armings;  // of each method, and the generic one
+  struct wd_arming *armings;
+  size_t n_armings;
 };
 
 struct wd_server {
@@ -32,9 +43,10 @@ struct wd_server {
   const struct wd_root *root;
   struct wd_model_cache *cache;
   struct wd_tasks *tasks;
-  grpc_server *grpc;
+  struct wd_access *access;
+  struct wd_port ports[WD_PORTS];
+  char *unix_paths[WD_PORTS];  // the sockets to remove in the end
   struct wd_queue *queues;
-  char *unix_path;
 
   pthread_mutex_t lock;    // of the list and the numbers below; taken before a call's lock, never inside it
   pthread_cond_t changed;  // a call is gone, or the server was shut down
@@ -45,8 +57,9 @@ struct wd_server {
   uint64_t n_armed;    // requests for calls that gRPC has not given back for good
   uint64_t next_id;
   uint64_t gpu_leased;
+  bool opened;  // the ports may listen, so that they have to be shut down
   bool draining;
-  bool shut_down;  // the tag of shutdown_and_notify came
+  unsigned n_shutting_down;  // ports whose tag of shutdown_and_notify did not come yet
   bool stopping;
   pthread_t timer;
   bool timer_started;
@@ -61,7 +74,8 @@ struct wd_server {
   atomic_uint_fast64_t send_ns;
 };
 
-// Creates and registers the queues, with nothing armed. The server's grpc half must be there, and not be started.
+// Creates the queues and registers them with the ports, with nothing armed. The ports must be there, and not be
+// started.
 enum wd_status wd_queues_create(struct wd_server *server, struct wd_error *err);
 
 // Arms a queue for every method. Its thread must run.

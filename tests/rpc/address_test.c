@@ -30,7 +30,7 @@ static void addresses_are_understood(void **state) {
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
     struct wd_address address;
     struct wd_error err;
-    assert_int_equal(wd_address_parse(good[i].text, &address, &err), WD_OK);
+    assert_int_equal(wd_address_parse("--listen", good[i].text, &address, &err), WD_OK);
     assert_string_equal(address.host, good[i].host);
     assert_int_equal(address.port, good[i].port);
     assert_int_equal(address.loopback, good[i].loopback);
@@ -45,14 +45,14 @@ static void others_are_refused(void **state) {
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     struct wd_address address;
     struct wd_error err;
-    assert_int_equal(wd_address_parse(bad[i], &address, &err), WD_INVALID_ARGUMENT);
+    assert_int_equal(wd_address_parse("--listen", bad[i], &address, &err), WD_INVALID_ARGUMENT);
     assert_non_null(strstr(err.message, "--listen"));
   }
   char path[300] = "unix:";
   memset(path + 5, 'x', 200);
   struct wd_address address;
   struct wd_error err;
-  assert_int_equal(wd_address_parse(path, &address, &err), WD_INVALID_ARGUMENT);
+  assert_int_equal(wd_address_parse("--listen", path, &address, &err), WD_INVALID_ARGUMENT);
 }
 
 static void sockets_are_local(void **state) {
@@ -60,12 +60,12 @@ static void sockets_are_local(void **state) {
   struct wd_address address;
   struct wd_error err;
   char out[128];
-  assert_int_equal(wd_address_parse("unix:/tmp/x:1.sock", &address, &err), WD_OK);
+  assert_int_equal(wd_address_parse("--listen", "unix:/tmp/x:1.sock", &address, &err), WD_OK);
   assert_true(address.loopback);
   assert_string_equal(address.path, "/tmp/x:1.sock");
   wd_address_format(&address, 1, out, sizeof out);
   assert_string_equal(out, "unix:/tmp/x:1.sock");
-  assert_int_equal(wd_address_parse("[::1]:0", &address, &err), WD_OK);
+  assert_int_equal(wd_address_parse("--listen", "[::1]:0", &address, &err), WD_OK);
   wd_address_format(&address, 77, out, sizeof out);
   assert_string_equal(out, "[::1]:77");
 }
