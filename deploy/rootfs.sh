@@ -7,13 +7,14 @@ set -euo pipefail
 
 usage() {
   cat << 'END'
-usage: deploy/rootfs.sh FOLDER [--cuda] [--locked | --write-lock] [--no-build]
+usage: deploy/rootfs.sh FOLDER [--cuda] [--locked | --write-lock] [--lock FILE] [--no-build]
 
 Builds weightd and weightctl and makes FOLDER (empty or not there yet) the root filesystem of the image.
 
   --cuda        with the CUDA backend: needs nvcc, in CUDA_HOME, PATH or /usr/local/cuda
   --locked      also refuse versions of Debian packages other than those in deploy/rootfs.lock
   --write-lock  write deploy/rootfs.lock: after a library was added on purpose, or Debian has updated one
+  --lock FILE   another lock than deploy/rootfs.lock
   --no-build    take the programs that Bazel has left in bazel-bin
 
 deploy/rootfs.lock says what may go in. A library that is not in it is refused; a package of another version is said.
@@ -25,24 +26,29 @@ die() {
   exit 1
 }
 
-folder='' cuda='' lock=names build=1
-for argument; do
-  case $argument in
+folder='' cuda='' lock=names build=1 locked=''
+while [ $# -gt 0 ]; do
+  case $1 in
     --cuda) cuda=1 ;;
     --locked) lock=versions ;;
-    --write-lock) lock=write ;;
+    --write-lock) lock='write' ;;
     --no-build) build='' ;;
+    --lock)
+      locked=$(realpath -m "${2:?--lock: name the file}")
+      shift
+      ;;
     -h | --help)
       usage
       exit 0
       ;;
     -*)
-      echo "rootfs.sh: unknown option $argument" >&2
+      echo "rootfs.sh: unknown option $1" >&2
       usage >&2
       exit 2
       ;;
-    *) folder=$argument ;;
+    *) folder=$1 ;;
   esac
+  shift
 done
 if [ -z "$folder" ]; then
   usage >&2
@@ -63,7 +69,7 @@ fi
 # ---- The programs, without debug information
 
 libraries=$root/usr/lib/x86_64-linux-gnu
-install -d -m 755 "$root"/{dev,etc/ssl/certs,proc,run,sys,usr/{bin,lib64,share/weightd},var/lib/dpkg/status.d} "$libraries"
+install -d -m 755 "$root"/{dev,etc/ssl/certs,models,proc,run,sys,usr/{bin,lib64,share/weightd},var/lib/dpkg/status.d} "$libraries"
 install -d -m 1777 "$root/tmp"
 # The places by which other programs know these folders: the loader, and what mounts a driver into a container.
 ln -s usr/lib "$root/lib"
@@ -126,38 +132,33 @@ cp LICENSE "$root/usr/share/weightd/LICENSE"
 
 # ---- What went in
 
-# The Debian package that a file is of. dpkg knows it by the path before or after the merge of / and /usr.
-package_of() {
-  local path
-  for path in "$1" "/usr$1" "$(realpath "$1")" "${1#/usr}"; do
-    if dpkg-query -S "$path" 2> /dev/null | head -n 1 | cut -d: -f1 | grep .; then return; fi
-  done
-  die "$1 is of no Debian package"
-}
+# "package path" of all of them, at once. dpkg knows a file by its path before or after the merge of / and /usr.
+paths=$(awk '{ print $2; print "/usr" $2; sub("^/usr", "", $2); print $2 }' <<< "$needed" | sort -u)
+# shellcheck disable=SC2086  # one word a path
+owners=$(dpkg-query -S $paths 2> /dev/null | sed -E 's/^([^:,]+)[^ ]*: /\1 /' || true)
 contents=''
 while read -r name path; do
-  package=$(package_of "$path")
-  # shellcheck disable=SC2016  # dpkg's own variable
-  version=$(dpkg-query -W -f '${Version}\n' "$package" | head -n 1)
-  contents+="$name $package $version"$'\n'
+  package=$(awk -v path="${path#/usr}" '{ sub("^/usr", "", $2) } $2 == path { print $1; exit }' <<< "$owners")
+  [ -n "$package" ] || die "$path is of no Debian package"
   status=$root/var/lib/dpkg/status.d/$package
   [ -e "$status" ] || dpkg-query -s "$package" | sed '/^\(Status\|Conffiles\):/d' > "$status"
+  contents+="$name $package $(sed -n 's/^Version: //p' "$status")"$'\n'
 done <<< "$needed"
 contents=$(LC_ALL=C sort -u <<< "${contents%$'\n'}")
 echo "$contents" > "$root/usr/share/weightd/libraries"
 
-locked=deploy/rootfs.lock
+locked=${locked:-deploy/rootfs.lock}
 if [ $lock = write ]; then
   [ -n "$cuda" ] || die "--write-lock goes with --cuda: the lock holds what any image may have"
   {
     echo '# What may go into the image beside our own programs: library, Debian package, version. See rootfs.sh.'
     echo "$contents"
-  } > $locked
+  } > "$locked"
   echo "rootfs.sh: wrote $locked" >&2
 else
-  new=$(awk 'NR == FNR { known[$1 " " $2] = 1; next } !(($1 " " $2) in known)' $locked - <<< "$contents")
+  new=$(awk 'NR == FNR { known[$1 " " $2] = 1; next } !(($1 " " $2) in known)' "$locked" - <<< "$contents")
   [ -z "$new" ] || die "not in $locked, so not meant to be in the image:"$'\n'"$new"$'\n'"If it is meant: deploy/rootfs.sh EMPTY_FOLDER --cuda --write-lock"
-  other=$(awk 'NR == FNR { known[$0] = 1; next } !($0 in known) { print $2, $3 }' $locked - <<< "$contents" | sort -u)
+  other=$(awk 'NR == FNR { known[$0] = 1; next } !($0 in known) { print $2, $3 }' "$locked" - <<< "$contents" | sort -u)
   if [ -n "$other" ]; then
     echo "rootfs.sh: other versions than those in $locked:"$'\n'"$other" >&2
     [ $lock = names ] || die "refused (--locked)"
