@@ -94,13 +94,14 @@ static void decode_elements(wd_decode_fn *decode, const struct wd_type_info *typ
 // Decodes n elements, from `skip` on at `blocks`, as float32, and hands them on in tiles.
 static void each_value(struct worker *w, const struct wd_decode_path *path, struct wd_job *job, const uint8_t *blocks,
                        uint64_t skip, uint64_t n, float factor) {
+  wd_stats_add_fn *add_stats = wd_stats_add_on_path(path->name);
   wd_decode_fn *decode = path->decode[job->type->type][WD_OUT_F32];
   for (uint64_t done = 0; done < n;) {
     // A tile ends on a block's border where it can, so that the next one starts without decoding a block twice.
     uint64_t step = wd_min_u64(n - done, FLOAT_TILE - (skip + done) % job->type->block_elements);
     decode_elements(decode, job->type, 4, blocks, skip + done, step, factor, (uint8_t *)w->values);
     if (job->stats) {
-      wd_stats_add(job->stats, w->values, step);
+      add_stats(job->stats, w->values, step);
     } else {
       wd_count_special(job->output, w->values, step, &job->counts);
     }

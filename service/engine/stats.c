@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "service/engine/stats_paths.h"
 #include "service/formats/numeric.h"
 
 typedef unsigned __int128 u128;
@@ -63,6 +64,20 @@ void wd_stats_add(struct wd_stats *stats, const float *values, size_t n) {
   // Zeros of both signs are equal, so which one is kept would depend on the order: keep the positive one.
   stats->min += 0.0f;
   stats->max += 0.0f;
+}
+
+wd_stats_add_fn *wd_stats_add_on_path(const char *path) {
+#ifdef __x86_64__
+  // Every processor with AVX2 has FMA too, but for a few that nobody makes any more.
+  if (strcmp(path, "avx2") == 0 && __builtin_cpu_supports("fma")) {
+    return wd_stats_add_avx2;
+  }
+  if (strcmp(path, "avx512") == 0) {
+    return wd_stats_add_avx512;
+  }
+#endif
+  (void)path;
+  return wd_stats_add;
 }
 
 void wd_stats_merge(struct wd_stats *stats, const struct wd_stats *other) {

@@ -48,7 +48,14 @@ struct wd_stats_summary {
 void wd_stats_clear(struct wd_stats *stats);
 
 // Adds n values. Any number of calls; fewer than 2^40 values in all.
+typedef void wd_stats_add_fn(struct wd_stats *stats, const float *values, size_t n);
+
+// One value after another, on any processor: what the others are held to.
 void wd_stats_add(struct wd_stats *stats, const float *values, size_t n);
+
+// The fastest one for the decode path of this name (see formats/decode.h) on this processor. It may keep the sums in
+// other bins than wd_stats_add does.
+wd_stats_add_fn *wd_stats_add_on_path(const char *path);
 
 // Adds what `other` has seen.
 void wd_stats_merge(struct wd_stats *stats, const struct wd_stats *other);

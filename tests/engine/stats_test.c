@@ -11,6 +11,7 @@
 
 #include "service/engine/scan.h"
 #include "service/engine/stats.h"
+#include "service/formats/decode.h"
 #include "service/formats/numeric.h"
 
 static uint64_t seed = 88172645463325252u;
@@ -98,36 +99,217 @@ static void integers_agree(void **state) {
   }
 }
 
+// ---- Every path, and any division of the work
+// ------------------------------------------------------------------------
+
+// The exact sum and sum of squares, whichever bins hold their parts: digits of 32 bits, in units of 2^-149 and 2^-298.
+struct totals {
+  int64_t sum[24], squares[24];
+};
+
+// digits += sign * value * 2^shift
+static void add_digits(int64_t *digits, uint64_t value, unsigned shift, int sign) {
+  unsigned __int128 v = (unsigned __int128)value << (shift % 32);
+  for (int64_t *d = digits + shift / 32; v; v >>= 32) {
+    *d++ += sign * (int64_t)(uint32_t)v;
+  }
+}
+
+static struct totals totals_of(const struct wd_stats *stats) {
+  struct totals t = {{0}, {0}};
+  for (int sign = 0; sign < 2; sign++) {
+    for (unsigned e = 0; e < WD_STATS_EXPONENTS; e++) {
+      const struct wd_stats_bin *bin = &stats->bins[sign][e];
+      unsigned shift = e ? e - 1 : 0;
+      add_digits(t.sum, bin->sum, shift, sign ? -1 : 1);
+      add_digits(t.squares, bin->square_low, 2 * shift, 1);
+      add_digits(t.squares, bin->square_high, 2 * shift + 64, 1);
+    }
+  }
+  for (int k = 0; k < 23; k++) {
+    int64_t carry = t.sum[k] >> 32;
+    t.sum[k] -= carry * ((int64_t)1 << 32);
+    t.sum[k + 1] += carry;
+    carry = t.squares[k] >> 32;
+    t.squares[k] -= carry * ((int64_t)1 << 32);
+    t.squares[k + 1] += carry;
+  }
+  return t;
+}
+
+static void assert_same(const struct wd_stats *got, const struct wd_stats *want) {
+  assert_memory_equal(got, want, offsetof(struct wd_stats, bins));
+  for (int sign = 0; sign < 2; sign++) {
+    for (int e = 0; e < WD_STATS_EXPONENTS; e++) {
+      assert_int_equal(got->bins[sign][e].count, want->bins[sign][e].count);
+    }
+  }
+  struct totals a = totals_of(got), b = totals_of(want);
+  assert_memory_equal(&a, &b, sizeof a);
+  struct wd_stats_summary x, y;
+  wd_stats_summarize(got, &x);
+  wd_stats_summarize(want, &y);
+  assert_memory_equal(&x, &y, sizeof x);
+}
+
+// Kinds of values, each with something that one of the ways of adding must tell apart.
+enum kind {
+  WEIGHTS,    // a bell, with zeros of both signs
+  FEW,        // few values, as quantized weights have
+  POSITIVE,   // all of one sign, but for zeros
+  NEGATIVE,   //
+  CONSTANT,   //
+  ZEROS,      //
+  LARGE,      // the greatest mantissas: sums as large as they get
+  FAR_APART,  // weights, and now and then one much smaller or greater
+  WIDE,       // of many magnitudes
+  BORDERS,    // where FP16 overflows, becomes subnormal and becomes zero
+  EDGES,      // around the exponents up to which values are added many at once
+  SUBNORMAL,  // of float32, among tiny ones
+  SPECIAL,    // weights, with one NaN or infinity in a thousand
+  ANYTHING,   // random bits
+  KINDS
+};
+
+static float bell(void) {
+  int sum = 0;
+  for (int i = 0; i < 12; i++) {
+    sum += (int)(random_bits() & 0xffff) - 0x8000;
+  }
+  return (float)sum * 0x1p-21f + wd_bits_float(0x30000000 | (random_bits() & 0xffffff));
+}
+
+static float value_of(enum kind kind, unsigned round) {
+  const uint32_t borders[] = {0x477ff000, 0x33000000, 0x387fe000, 0x38800000};
+  const uint32_t odd[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x7f800001};
+  const uint32_t edges[] = {12, 15, 16, 17, 18, 32, 231, 244, 245, 246, 254};
+  uint32_t r = random_bits(), sign = r & 0x80000000;
+  switch (kind) {
+    case WEIGHTS:
+      return r % 50 == 0 ? wd_bits_float(sign) : bell();
+    case FEW:
+      return (float)((int)(r >> 8 & 15) - 8) * wd_bits_float(0x3c000000 + (round << 13));
+    case POSITIVE:
+      return r % 50 == 0 ? wd_bits_float(sign) : fabsf(bell()) + 0x1p-30f;
+    case NEGATIVE:
+      return r % 50 == 0 ? wd_bits_float(sign) : -fabsf(bell()) - 0x1p-30f;
+    case CONSTANT:
+      return 0.1f * (float)(int)(round + 1);
+    case ZEROS:
+      return wd_bits_float(sign);
+    case LARGE:
+      return wd_bits_float((0x3fffffff - (r >> 8 & 3)) | (round % 2 ? 0 : sign));
+    case FAR_APART:
+      return r >> 4 & 0xff ? bell() : ldexpf(bell(), (int)(r >> 12 & 63) - 40);
+    case WIDE:
+      return ldexpf(bell(), (int)(r >> 8 & 0xff) - 128);
+    case BORDERS:
+      return wd_bits_float((borders[(round % 2 ? r : round / 2) & 3] + (r >> 8 & 7) - 4) | sign);
+    case EDGES:
+      return r % 50 == 0 ? 0 : wd_bits_float((edges[round % 11] - (r & 3)) << 23 | (random_bits() & 0x7fffff) | sign);
+    case SUBNORMAL:
+      return wd_bits_float((r >> 3 & 3) << (20 + (r & 3)) | (random_bits() & 0xff) | sign);
+    case SPECIAL:
+      return r >> 4 & 0x3ff ? bell() : wd_bits_float(odd[random_bits() % 5]);
+    default:
+      return wd_bits_float(random_bits());
+  }
+}
+
+enum { MOST = 3 * 4096 + 200 };
+
+static void every_path_agrees(void **state) {
+  (void)state;
+  float *memory = malloc((MOST + 1) * sizeof *memory);
+  struct wd_stats *got = malloc(sizeof *got);
+  assert_true(memory && got);
+  for (const struct wd_decode_path *const *p = wd_decode_paths; *p; p++) {
+    if (!(*p)->supported()) {
+      continue;
+    }
+    wd_stats_add_fn *add = wd_stats_add_on_path((*p)->name);
+    for (unsigned round = 0; round < 400; round++) {
+      // All lengths below 200, then any; aligned and not.
+      size_t n = round < 200 ? round : random_bits() % MOST;
+      n = round % 7 == 6 ? n / 4096 * 4096 : n;
+      float *values = memory + round % 2;
+      for (enum kind kind = 0; kind < KINDS; kind++) {
+        for (size_t i = 0; i < n; i++) {
+          values[i] = value_of(kind, round);
+        }
+        struct wd_stats *want = collect(values, n);
+        wd_stats_clear(got);
+        add(got, values, n);
+        assert_same(got, want);
+        free(want);
+      }
+    }
+  }
+  free(got);
+  free(memory);
+}
+
 static void division_of_work_does_not_matter(void **state) {
   (void)state;
-  enum { N = 20000 };
-  float *values = malloc(N * sizeof *values);
-  assert_non_null(values);
-  for (int i = 0; i < N; i++) {
-    values[i] = wd_bits_float(random_bits());  // NaN, infinities and subnormals among them
-  }
-  struct wd_stats *whole = collect(values, N);
-  for (int round = 0; round < 20; round++) {
-    struct wd_stats *merged = collect(NULL, 0);
-    // Pieces in random order.
-    size_t begin[4] = {0, random_bits() % N, random_bits() % N, N};
-    if (begin[1] > begin[2]) {
-      size_t swap = begin[1];
-      begin[1] = begin[2];
-      begin[2] = swap;
+  float *values = malloc(MOST * sizeof *values);
+  struct wd_stats *merged = malloc(sizeof *merged), *part = malloc(sizeof *part);
+  assert_true(values && merged && part);
+  for (enum kind kind = 0; kind < KINDS; kind++) {
+    for (unsigned round = 0; round < 12; round++) {
+      for (int i = 0; i < MOST; i++) {
+        values[i] = value_of(kind, round);
+      }
+      struct wd_stats *whole = collect(values, MOST);
+      for (const struct wd_decode_path *const *p = wd_decode_paths; *p; p++) {
+        if (!(*p)->supported()) {
+          continue;
+        }
+        // Pieces in random order.
+        size_t begin[4] = {0, random_bits() % MOST, random_bits() % MOST, MOST};
+        if (begin[1] > begin[2]) {
+          size_t swap = begin[1];
+          begin[1] = begin[2];
+          begin[2] = swap;
+        }
+        unsigned first = random_bits() % 3;
+        wd_stats_clear(merged);
+        for (unsigned k = 0; k < 3; k++) {
+          unsigned piece = (first + k) % 3;
+          wd_stats_clear(part);
+          wd_stats_add_on_path((*p)->name)(part, values + begin[piece], begin[piece + 1] - begin[piece]);
+          wd_stats_merge(merged, part);
+        }
+        assert_same(merged, whole);
+      }
+      free(whole);
     }
-    unsigned first = random_bits() % 3;
-    for (unsigned k = 0; k < 3; k++) {
-      unsigned piece = (first + k) % 3;
-      struct wd_stats *part = collect(values + begin[piece], begin[piece + 1] - begin[piece]);
-      wd_stats_merge(merged, part);
-      free(part);
-    }
-    assert_memory_equal(merged, whole, sizeof *whole);
-    free(merged);
   }
-  free(whole);
+  free(part);
+  free(merged);
   free(values);
+}
+
+// Sums of many of the greatest values: nothing overflows on the way, and a tile's lowest unit is not the value's.
+static void many_great_values(void **state) {
+  (void)state;
+  enum { N = 4096 };
+  static float values[N];
+  for (const struct wd_decode_path *const *p = wd_decode_paths; *p; p++) {
+    if (!(*p)->supported()) {
+      continue;
+    }
+    struct wd_stats *stats = collect(NULL, 0);
+    for (int i = 0; i < N; i++) {
+      values[i] = 0x1.fffffep0f;
+    }
+    for (int k = 0; k < 1000; k++) {
+      wd_stats_add_on_path((*p)->name)(stats, values, N);
+    }
+    struct wd_stats_summary s;
+    wd_stats_summarize(stats, &s);
+    assert_true(s.mean == 0x1.fffffep0 && s.rms == 0x1.fffffep0 && s.std == 0);
+    free(stats);
+  }
 }
 
 static void f16_fates(void **state) {
@@ -198,9 +380,14 @@ static void nans_become_one(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(nothing_is_all_zero), cmocka_unit_test(sums_are_exact),
-      cmocka_unit_test(integers_agree),      cmocka_unit_test(division_of_work_does_not_matter),
-      cmocka_unit_test(f16_fates),           cmocka_unit_test(special_values_are_found),
+      cmocka_unit_test(nothing_is_all_zero),
+      cmocka_unit_test(sums_are_exact),
+      cmocka_unit_test(integers_agree),
+      cmocka_unit_test(every_path_agrees),
+      cmocka_unit_test(division_of_work_does_not_matter),
+      cmocka_unit_test(many_great_values),
+      cmocka_unit_test(f16_fates),
+      cmocka_unit_test(special_values_are_found),
       cmocka_unit_test(nans_become_one),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

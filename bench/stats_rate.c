@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// How fast one thread takes statistics, beside decoding the same blocks in the same run. bench/stats runs it.
+//
+// The blocks are codes at random under scales as weights have them, or values like weights, more of them than the cache
+// holds. Each run goes over all of them in five ways, one after another:
+//
+//   F16     decoded to FP16 in chunks of 1 MiB, as for a client: the reference
+//   memory  decoded to FP16, to new memory all the time
+//   F32     decoded to float32 in tiles of 4,096, as for statistics
+//   stats   likewise, and added to statistics
+//   plain   the same, value by value, as on a processor without SIMD; over a part of them
+//
+// Rates are elements a second, medians of several runs; ratios are medians of those of each run.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "service/base/cli.h"
+#include "service/base/text.h"
+#include "service/engine/stats.h"
+#include "service/formats/decode.h"
+#include "tests/gpu/stats_blocks.h"
+
+enum { MOST_RUNS = 101, TILE = 4096, CHUNK = 512 << 10, PATTERN = 1 << 20 };
+enum { F16, MEMORY, F32, STATS, PLAIN, WAYS };
+static const char *const names[WAYS] = {"f16", "memory", "f32", "stats", "plain"};
+
+struct options {
+  const char *path;
+  const char *type;
+  size_t elements;
+  int runs;
+  bool smoke;
+};
+
+struct bench {
+  const struct wd_decode_path *path;
+  const struct wd_type_info *type;
+  size_t elements;
+  uint8_t *blocks, *out;
+  float tile[TILE];
+  struct wd_stats stats;
+};
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static int by_size(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(double *values, int n) {
+  qsort(values, (size_t)n, sizeof *values, by_size);
+  return values[n / 2];
+}
+
+static size_t bytes_of(const struct wd_type_info *type, size_t elements) {
+  return elements / type->block_elements * type->block_bytes;
+}
+
+// A pattern of blocks again and again. Whole blocks of every type fit the pattern.
+static void fill(struct bench *b) {
+  size_t pattern = b->elements < PATTERN ? b->elements : PATTERN;
+  for (size_t i = 0; i < pattern / b->type->block_elements; i++) {
+    stats_fill_block(STATS_WEIGHTS, b->type->type, i, b->blocks + i * b->type->block_bytes);
+  }
+  for (size_t at = pattern; at < b->elements; at += pattern) {
+    size_t n = b->elements - at < pattern ? b->elements - at : pattern;
+    memcpy(b->blocks + bytes_of(b->type, at), b->blocks, bytes_of(b->type, n));
+  }
+}
+
+// Goes over all elements, or a part of them, one way. Returns elements a second.
+static double go(struct bench *b, int way) {
+  const size_t piece = way == F16 || way == MEMORY ? CHUNK : TILE;
+  const size_t elements = way == PLAIN ? b->elements / 8 : b->elements;
+  wd_decode_fn *decode = b->path->decode[b->type->type][way == F16 || way == MEMORY ? WD_OUT_F16 : WD_OUT_F32];
+  wd_stats_add_fn *add = way == PLAIN ? wd_stats_add : wd_stats_add_on_path(b->path->name);
+  wd_stats_clear(&b->stats);
+  double start = seconds();
+  for (size_t at = 0; at < elements; at += piece) {
+    size_t n = elements - at < piece ? elements - at : piece;
+    const uint8_t *blocks = b->blocks + bytes_of(b->type, at);
+    void *out = way == F16 ? b->out : way == MEMORY ? b->out + 2 * at : (void *)b->tile;
+    decode(blocks, n / b->type->block_elements, 1, out);
+    if (way == STATS || way == PLAIN) {
+      add(&b->stats, b->tile, n);
+    }
+    __asm__ volatile("" ::: "memory");  // every piece counts
+  }
+  return (double)elements / (seconds() - start);
+}
+
+static void print_row(struct bench *b, const struct options *options, bool first) {
+  double rate[WAYS][MOST_RUNS], ratio[WAYS][MOST_RUNS];
+  for (int run = -1; run < options->runs; run++) {
+    for (int way = 0; way < WAYS; way++) {
+      double one = go(b, way);
+      if (run >= 0) {
+        rate[way][run] = one;
+        ratio[way][run] = rate[way][run] / rate[F16][run];
+      }
+    }
+  }
+  printf("%s\n  {\"type\": \"%s\", \"bits\": %.4g", first ? "" : ",", b->type->name,
+         8.0 * b->type->block_bytes / b->type->block_elements);
+  for (int way = 0; way < WAYS; way++) {
+    printf(", \"%s\": %.5g, \"%s_ratio\": %.4g", names[way], median(rate[way], options->runs), names[way],
+           median(ratio[way], options->runs));
+  }
+  printf("}");
+  fflush(stdout);
+}
+
+static int run(const struct options *options) {
+  struct bench *b = calloc(1, sizeof *b);
+  struct wd_error err;
+  int status = WD_EXIT_FAILED;
+  if (!b) {
+    return status;
+  }
+  if (wd_decode_path_choose(options->path, &b->path, &err) != WD_OK) {
+    fprintf(stderr, "stats_rate: %s\n", err.message);
+    status = WD_EXIT_USAGE;
+    goto out;
+  }
+  b->elements = options->elements / WD_MAX_BLOCK_ELEMENTS * WD_MAX_BLOCK_ELEMENTS;
+  b->blocks = malloc(8 * b->elements);  // no type has more than 8 bytes an element
+  b->out = malloc(2 * b->elements);
+  if (!b->blocks || !b->out) {
+    fprintf(stderr, "stats_rate: no memory for %zu elements\n", b->elements);
+    goto out;
+  }
+  memset(b->out, 1, 2 * b->elements);
+  printf("{\"path\": \"%s\", \"elements\": %zu, \"runs\": %d, \"rows\": [", b->path->name, b->elements, options->runs);
+  bool first = true;
+  for (enum wd_type t = 0; t < WD_TYPE_COUNT; t++) {
+    b->type = &wd_types[t];
+    if (options->type && wd_type_by_name(options->type) != b->type) {
+      continue;
+    }
+    fill(b);
+    print_row(b, options, first);
+    first = false;
+  }
+  printf("\n]}\n");
+  status = WD_EXIT_OK;
+out:
+  free(b->blocks);
+  free(b->out);
+  free(b);
+  return status;
+}
+
+enum { KEY_SMOKE = 256, KEY_RUNS };
+
+static const struct argp_option option_table[] = {
+    {"path", 'p', "NAME", 0, "Decode path (portable, avx2, avx512); the best one without", 0},
+    {"type", 't', "TYPE", 0, "Only this tensor type", 0},
+    {"elements", 'n', "N", 0, "Elements of each tensor (16777216)", 0},
+    {"runs", KEY_RUNS, "N", 0, "Runs of which the median counts (9, at most 101)", 0},
+    {"smoke", KEY_SMOKE, NULL, 0, "Everything once, tiny: shows that it works, measures nothing", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  struct options *options = state->input;
+  uint64_t value;
+  switch (key) {
+    case 'p':
+      options->path = arg;
+      return 0;
+    case 't':
+      options->type = arg;
+      if (!wd_type_by_name(arg)) {
+        argp_error(state, "there is no tensor type %s", WD_QUOTE(arg, strlen(arg)));
+      }
+      return 0;
+    case 'n':
+      if (!wd_parse_u64(arg, 1 << 14, (uint64_t)1 << 32, &value)) {
+        argp_error(state, "--elements wants a number from 2^14 to 2^32");
+      }
+      options->elements = value;
+      return 0;
+    case KEY_RUNS:
+      if (!wd_parse_u64(arg, 1, MOST_RUNS, &value)) {
+        argp_error(state, "--runs wants a number from 1 to %d", MOST_RUNS);
+      }
+      options->runs = (int)value;
+      return 0;
+    case KEY_SMOKE:
+      options->smoke = true;
+      options->elements = 1 << 14;
+      options->runs = 1;
+      return 0;
+    case ARGP_KEY_ARG:
+      argp_error(state, "unexpected argument '%s'", arg);
+      return 0;
+    default:
+      return ARGP_ERR_UNKNOWN;
+  }
+}
+
+int main(int argc, char **argv) {
+  static const struct argp argp = {
+      option_table, parse, NULL, "Measure statistics on the CPU beside decoding, one thread. Prints JSON.",
+      NULL,         NULL,  NULL};
+  struct options options = {.elements = (size_t)1 << 24, .runs = 9};
+  int rc = wd_cli_parse(&argp, "WEIGHTD_BENCH_", argc, argv, &options);
+  if (rc != 0) {
+    fprintf(stderr, "stats_rate: %s\n", strerror(rc));
+    return WD_EXIT_FAILED;
+  }
+  return run(&options);
+}

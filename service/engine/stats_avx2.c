@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Statistics for x86 processors with AVX2 and FMA: stats_tile.h over these vectors. Compiled with -mavx2 -mfma.
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "service/engine/stats_paths.h"
+
+#define SIMD_FN static inline __attribute__((always_inline))
+
+typedef __m256i bytes;
+typedef __m256 floats;
+typedef __m256d doubles;
+#define BYTES 32
+
+// ---- Floats --------------------------------------------------------------------------------------------------------
+
+SIMD_FN floats floats_load(const float *p) {
+  return _mm256_loadu_ps(p);
+}
+
+SIMD_FN floats floats_min(floats a, floats b) {
+  return _mm256_min_ps(a, b);
+}
+
+SIMD_FN floats floats_max(floats a, floats b) {
+  return _mm256_max_ps(a, b);
+}
+
+SIMD_FN void floats_store(float *p, floats v) {
+  _mm256_storeu_ps(p, v);
+}
+
+// For each of the places of two vectors, whether there is a NaN at it: all ones, or zero.
+typedef __m256 nan_places;
+SIMD_FN nan_places nans_none(void) {
+  return _mm256_setzero_ps();
+}
+SIMD_FN nan_places nans_more(nan_places nans, floats a, floats b) {
+  return _mm256_or_ps(nans, _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
+}
+SIMD_FN int nans_any(nan_places nans) {
+  return _mm256_movemask_ps(nans) != 0;
+}
+
+// Counts, one for each place of a vector.
+typedef __m256i counters;
+SIMD_FN counters counters_zero(void) {
+  return _mm256_setzero_si256();
+}
+// Counts the floats at p of which the bits are `value` where `mask` has ones.
+SIMD_FN counters counters_matching(counters counts, const float *p, uint32_t mask, uint32_t value) {
+  __m256i bits = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), _mm256_set1_epi32((int)mask));
+  return _mm256_sub_epi32(counts, _mm256_cmpeq_epi32(bits, _mm256_set1_epi32((int)value)));
+}
+SIMD_FN void counters_store(uint32_t *p, counters counts) {
+  _mm256_storeu_si256((__m256i *)p, counts);
+}
+
+// Which of the floats at p are below `low` in magnitude, and not zero.
+SIMD_FN uint32_t floats_below(const float *p, float low) {
+  __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_loadu_ps(p));
+  __m256 below = _mm256_cmp_ps(magnitude, _mm256_set1_ps(low), _CMP_LT_OQ);
+  return (uint32_t)_mm256_movemask_ps(_mm256_and_ps(below, _mm256_cmp_ps(magnitude, _mm256_setzero_ps(), _CMP_GT_OQ)));
+}
+
+// ---- Places of a histogram -----------------------------------------------------------------------------------------
+
+// 32 floats to the byte 0x70 + top - exponent where that is 0x70 to 0x7f and the float is positive, and to a byte from
+// 0x80 on where not; and the same for the negative ones. In whatever order.
+SIMD_FN void histogram_places(const float *p, uint32_t top, bytes *positive, bytes *negative) {
+  const __m256i *q = (const __m256i *)p;
+  const __m256i from = _mm256_set1_epi16((int16_t)(0x70 + top));
+  // Sign and exponent: exponent, less 256 for negative floats. So a is 0x70 to 0x16f, for negative ones 0x170 to 0x26f.
+  __m256i s0 = _mm256_srai_epi32(_mm256_loadu_si256(q), 23), s1 = _mm256_srai_epi32(_mm256_loadu_si256(q + 1), 23);
+  __m256i s2 = _mm256_srai_epi32(_mm256_loadu_si256(q + 2), 23), s3 = _mm256_srai_epi32(_mm256_loadu_si256(q + 3), 23);
+  __m256i a0 = _mm256_sub_epi16(from, _mm256_packs_epi32(s0, s1));
+  __m256i a1 = _mm256_sub_epi16(from, _mm256_packs_epi32(s2, s3));
+  *positive = _mm256_packus_epi16(a0, a1);
+  // Positive ones wrap.
+  const __m256i first = _mm256_set1_epi16(0x170), most = _mm256_set1_epi16(0xff);
+  __m256i b0 = _mm256_min_epu16(_mm256_sub_epi16(a0, first), most);
+  __m256i b1 = _mm256_min_epu16(_mm256_sub_epi16(a1, first), most);
+  *negative = _mm256_adds_epu8(_mm256_packus_epi16(b0, b1), _mm256_set1_epi8(0x70));
+}
+
+SIMD_FN bytes bytes_load(const uint8_t *p) {
+  return _mm256_load_si256((const __m256i *)p);
+}
+
+SIMD_FN void bytes_store(uint8_t *p, bytes v) {
+  _mm256_store_si256((__m256i *)p, v);
+}
+
+SIMD_FN bytes bytes_zero(void) {
+  return _mm256_setzero_si256();
+}
+
+// The byte of `table` that the low half of each byte says; 0 where the byte is 0x80 or more.
+SIMD_FN bytes bytes_look_up(const uint8_t table[16], bytes v) {
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table)), v);
+}
+
+// The sum of three bits, everywhere: *sum becomes its low bit, and its high bit is returned.
+SIMD_FN bytes bits_add(bytes *sum, bytes a, bytes b) {
+  __m256i half = _mm256_xor_si256(*sum, a);
+  __m256i carry = _mm256_or_si256(_mm256_and_si256(*sum, a), _mm256_and_si256(half, b));
+  *sum = _mm256_xor_si256(half, b);
+  return carry;
+}
+
+// How many bytes have bit `bit`.
+SIMD_FN uint32_t bits_count(bytes v, int bit) {
+  return (uint32_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(v, 7 - bit)));
+}
+
+// ---- Doubles -------------------------------------------------------------------------------------------------------
+
+#define DOUBLES 4
+
+SIMD_FN doubles doubles_set(double value) {
+  return _mm256_set1_pd(value);
+}
+
+SIMD_FN doubles doubles_of_floats(const float *p) {
+  return _mm256_cvtps_pd(_mm_loadu_ps(p));
+}
+
+// Those that are at least `low` in magnitude; zero for others.
+SIMD_FN doubles doubles_from(doubles v, double low) {
+  __m256d magnitude = _mm256_andnot_pd(_mm256_set1_pd(-0.0), v);
+  return _mm256_and_pd(v, _mm256_cmp_pd(magnitude, _mm256_set1_pd(low), _CMP_GE_OQ));
+}
+
+SIMD_FN doubles doubles_add(doubles a, doubles b) {
+  return _mm256_add_pd(a, b);
+}
+
+SIMD_FN doubles doubles_subtract(doubles a, doubles b) {
+  return _mm256_sub_pd(a, b);
+}
+
+// a * b + c and a * b - c, rounded once.
+SIMD_FN doubles doubles_multiply_add(doubles a, doubles b, doubles c) {
+  return _mm256_fmadd_pd(a, b, c);
+}
+
+SIMD_FN doubles doubles_multiply_subtract(doubles a, doubles b, doubles c) {
+  return _mm256_fmsub_pd(a, b, c);
+}
+
+SIMD_FN void doubles_store(double *p, doubles v) {
+  _mm256_storeu_pd(p, v);
+}
+
+// The algorithm, over the vectors above.
+#include "service/engine/stats_tile.h"
+
+void wd_stats_add_avx2(struct wd_stats *stats, const float *values, size_t n) {
+  add_tiles(stats, values, n);
+}
