@@ -284,7 +284,7 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
   // A fetch that keeps nothing has nothing to resume, so the server may run ahead as far as is good for speed.
   uint64_t ahead = o->ahead_bytes || !wd_partial_path(partial) ? o->ahead_bytes : (uint64_t)1 << 20;
   struct wd_stream_job job = {
-      .connection = {.address = o->common.server, .silence_ms = o->common.timeout_ms, .ahead_bytes = ahead},
+      .connection = wd_common_config(&o->common),
       .description = d,
       .plan = &plan,
       .cut = &o->cut,
@@ -295,6 +295,7 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
       .progress = &progress,
   };
   outcome.fetched = wd_spans_bytes(&missing);
+  job.connection.ahead_bytes = ahead;
   wd_progress_start(&progress, "fetching", outcome.fetched, mode);
   status = wd_stream_run(&job, &missing, &outcome.counts, &err);
   outcome.seconds = wd_progress_stop(&progress);

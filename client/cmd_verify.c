@@ -375,7 +375,7 @@ static enum wd_status stream(struct verification *v, double *seconds, struct wd_
   struct wd_spans spans = {0};
   struct wd_stream_counts counts;
   struct wd_stream_job job = {
-      .connection = {.address = v->o->common.server, .silence_ms = v->o->common.timeout_ms},
+      .connection = wd_common_config(&v->o->common),
       .description = &v->description,
       .plan = &v->plan,
       .cut = &v->cut,

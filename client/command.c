@@ -20,6 +20,24 @@ static const struct argp_option common_options[] = {
      .arg = "TIME",
      .doc = "give up when the server has sent nothing for so long: 500ms, 30s, 5m; 0 waits for ever (default 60s)"},
     {.name = "json", .key = WD_OPT_JSON, .doc = "print JSON"},
+    {.name = "tls", .key = WD_OPT_TLS, .doc = "speak TLS, and trust the authorities that this machine trusts"},
+    {.name = "tls-ca",
+     .key = WD_OPT_TLS_CA,
+     .arg = "FILE",
+     .doc = "speak TLS, and trust the authorities in FILE (PEM)"},
+    {.name = "tls-name",
+     .key = WD_OPT_TLS_NAME,
+     .arg = "NAME",
+     .doc = "the name in the server's certificate, where it is not the host of its address"},
+    {.name = "tls-client-cert",
+     .key = WD_OPT_TLS_CLIENT_CERT,
+     .arg = "FILE",
+     .doc = "this client's certificate (PEM), for a server that asks for one"},
+    {.name = "tls-client-key", .key = WD_OPT_TLS_CLIENT_KEY, .arg = "FILE", .doc = "its private key (PEM)"},
+    {.name = "token-file",
+     .key = WD_OPT_TOKEN_FILE,
+     .arg = "FILE",
+     .doc = "send the first bearer token in FILE with every call; '#' begins a comment"},
     {0}};
 
 static error_t parse_common(int key, char *arg, struct argp_state *state) {
@@ -35,6 +53,29 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
       return 0;
     case WD_OPT_JSON:
       common->json = true;
+      return 0;
+    case WD_OPT_TLS:
+      common->credentials.tls = true;
+      return 0;
+    case WD_OPT_TLS_CA:
+      common->credentials.ca = arg;
+      return 0;
+    case WD_OPT_TLS_NAME:
+      common->credentials.name = arg;
+      return 0;
+    case WD_OPT_TLS_CLIENT_CERT:
+      common->credentials.client_cert = arg;
+      return 0;
+    case WD_OPT_TLS_CLIENT_KEY:
+      common->credentials.client_key = arg;
+      return 0;
+    case WD_OPT_TOKEN_FILE:
+      common->credentials.token_file = arg;
+      return 0;
+    case ARGP_KEY_END:
+      if (!common->credentials.client_cert != !common->credentials.client_key) {
+        argp_error(state, "--tls-client-cert and --tls-client-key come together: give both");
+      }
       return 0;
     default:
       return ARGP_ERR_UNKNOWN;
@@ -63,12 +104,17 @@ void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_s
   strings->list[strings->n++] = value;
 }
 
+struct wd_connection_config wd_common_config(const struct wd_common *common) {
+  return (struct wd_connection_config){
+      .address = common->server, .silence_ms = common->timeout_ms, .credentials = common->credentials};
+}
+
 struct wd_connection *wd_connect(const struct wd_common *common) {
-  struct wd_connection_config config = {.address = common->server, .silence_ms = common->timeout_ms};
+  struct wd_connection_config config = wd_common_config(common);
   struct wd_connection *connection = NULL;
   struct wd_error err;
   if (wd_connection_open(&config, &connection, &err)) {
-    wd_complain("--server: %s", err.message);
+    wd_complain("%s%s", err.status == WD_INVALID_ARGUMENT ? "--server: " : "", err.message);
     return NULL;
   }
   return connection;

@@ -33,6 +33,7 @@ struct wd_common {
   const char *server;
   uint64_t timeout_ms;
   bool json;
+  struct wd_credentials_config credentials;
 };
 #define WD_COMMON_DEFAULTS \
   { .server = WD_DEFAULT_SERVER, .timeout_ms = 60000 }
@@ -43,6 +44,12 @@ enum {
   WD_OPT_SERVER = 0x100,
   WD_OPT_TIMEOUT,
   WD_OPT_JSON,
+  WD_OPT_TLS,
+  WD_OPT_TLS_CA,
+  WD_OPT_TLS_NAME,
+  WD_OPT_TLS_CLIENT_CERT,
+  WD_OPT_TLS_CLIENT_KEY,
+  WD_OPT_TOKEN_FILE,
   WD_OPT_FIRST,  // a command's own begin here
 };
 
@@ -56,6 +63,9 @@ struct wd_strings {
   size_t n;
 };
 void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_state *state);  // exits without memory
+
+// What the options say of every connection.
+struct wd_connection_config wd_common_config(const struct wd_common *common);
 
 // Opens a connection as the options say, for messages of up to 4 MiB. On failure it has been said on stderr.
 struct wd_connection *wd_connect(const struct wd_common *common);

@@ -6,6 +6,7 @@
 // only when every batch it started has answered.
 #include "client/connection.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
@@ -35,6 +36,7 @@ struct wd_connection {
   char *address;  // as the user gave it
   uint64_t silence_ms;
   const atomic_bool *stop;
+  struct wd_credentials_config credentials;
 };
 
 struct batch {
@@ -46,6 +48,7 @@ struct wd_call {
   grpc_call *call;
   struct batch opened, received, closed;
   grpc_metadata_array first_metadata, last_metadata;
+  grpc_slice authorization;
   grpc_status_code code;
   grpc_slice details;
   enum wd_status ended_by;  // why we cancelled it, or WD_OK
@@ -57,8 +60,18 @@ struct wd_call {
 
 // --------------------------------------------------------------------------------------------------- addresses
 
-static bool is_loopback(const char *host) {
-  return strncmp(host, "127.", 4) == 0 || strncmp(host, "localhost", 9) == 0 || strncmp(host, "[::1]", 5) == 0;
+// Whether "HOST", "HOST:PORT" or "[IPV6]:PORT" is this machine. A host name that merely looks like it is not.
+static bool is_loopback(const char *address) {
+  char host[64];
+  struct in_addr v4;
+  size_t size = address[0] == '[' ? strcspn(address, "]") + 1 : strcspn(address, ":");
+  if (size >= sizeof host) {
+    return false;
+  }
+  memcpy(host, address, size);
+  host[size] = '\0';
+  return (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127) || strcmp(host, "localhost") == 0 ||
+         strcmp(host, "[::1]") == 0;
 }
 
 // Whether text is "HOST", "HOST:PORT", "[IPV6]" or "[IPV6]:PORT"; *port is where ":PORT" begins, or NULL.
@@ -118,23 +131,40 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
                    "), HOST, [IPV6]:PORT or unix:PATH",
                    WD_QUOTE(config->address, strlen(config->address)));
   }
+  const struct wd_credentials_config *credentials_config = &config->credentials;
+  if (credentials_config->token_file && !loopback && !wd_credentials_use_tls(credentials_config)) {
+    free(target);
+    return wd_fail(err, WD_FAILED_PRECONDITION,
+                   "the token would go to %s in plain text, for everybody on the way to read: give --tls-ca FILE or "
+                   "--tls, or leave --token-file out",
+                   config->address);
+  }
+  // The library's own log would tell again what our messages tell. Asked for by name, it comes.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+  grpc_init();
+  grpc_channel_credentials *credentials;
+  enum wd_status status = wd_credentials_create(credentials_config, &credentials, err);
   struct wd_connection *c = calloc(1, sizeof *c);
   char *address = strdup(config->address);
-  if (!c || !address) {
+  if (!status && (!c || !address)) {
+    status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a connection");
+    grpc_channel_credentials_release(credentials);
+  }
+  if (status) {
     free(c);
     free(address);
     free(target);
-    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a connection");
+    grpc_shutdown();
+    return status;
   }
   c->address = address;
   c->silence_ms = config->silence_ms;
   c->stop = config->stop;
-  // The library's own log would tell again what our messages tell. Asked for by name, it comes.
-  setenv("GRPC_VERBOSITY", "NONE", 0);
-  grpc_init();
+  c->credentials = *credentials_config;
   uint64_t most = config->max_message_bytes ? config->max_message_bytes : 4u << 20;
   uint64_t ahead = config->ahead_bytes ? config->ahead_bytes : 16u << 20;
   char agent[] = "weightctl/" WD_VERSION;
+  const char *tls_name = credentials_config->name;
   grpc_arg args[] = {
       INTEGER_ARG(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, wd_min_u64(most, INT32_MAX)),
       INTEGER_ARG(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, wd_min_u64(ahead, INT32_MAX)),
@@ -147,9 +177,12 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
       INTEGER_ARG(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
       INTEGER_ARG(GRPC_ARG_ENABLE_HTTP_PROXY, !loopback),
       {.type = GRPC_ARG_STRING, .key = (char *)GRPC_ARG_PRIMARY_USER_AGENT_STRING, .value.string = agent},
+      // Last, because it may be left out.
+      {.type = GRPC_ARG_STRING,
+       .key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+       .value.string = (char *)(tls_name ? tls_name : "")},
   };
-  grpc_channel_args channel_args = {sizeof args / sizeof *args, args};
-  grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+  grpc_channel_args channel_args = {sizeof args / sizeof *args - !tls_name, args};
   c->channel = grpc_channel_create(target, credentials, &channel_args);
   c->queue = grpc_completion_queue_create_for_next(NULL);
   grpc_channel_credentials_release(credentials);
@@ -218,11 +251,17 @@ static void wait_for(struct wd_call *call, const struct batch *batch) {
 
 enum wd_status wd_call_start(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
                              struct wd_call **out, struct wd_error *err) {
+  grpc_slice authorization;
+  enum wd_status status = wd_credentials_header(&connection->credentials, &authorization, err);
+  if (status) {
+    return status;
+  }
   struct wd_call *call = calloc(1, sizeof *call);
   size_t size = protobuf_c_message_get_packed_size(request);
   grpc_slice payload = grpc_slice_malloc(size);
   if (!call) {
     grpc_slice_unref(payload);
+    grpc_slice_unref(authorization);
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a call");
   }
   protobuf_c_message_pack(request, GRPC_SLICE_START_PTR(payload));
@@ -231,6 +270,8 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
   grpc_slice path = grpc_slice_from_copied_string(method);
   call->connection = connection;
   call->details = grpc_empty_slice();
+  call->authorization = authorization;
+  grpc_metadata header = {.key = grpc_slice_from_static_string("authorization"), .value = authorization};
   grpc_metadata_array_init(&call->first_metadata);
   grpc_metadata_array_init(&call->last_metadata);
   call->call = grpc_channel_create_call(connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, connection->queue, path,
@@ -241,7 +282,8 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
       .data.recv_status_on_client = {&call->last_metadata, &call->code, &call->details, NULL},
   };
   grpc_op open[4] = {
-      {.op = GRPC_OP_SEND_INITIAL_METADATA},
+      {.op = GRPC_OP_SEND_INITIAL_METADATA,
+       .data.send_initial_metadata = {.count = connection->credentials.token_file != NULL, .metadata = &header}},
       {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer},
       {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
       {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &call->first_metadata},
@@ -321,6 +363,10 @@ static enum wd_status fail_with_status(const struct wd_call *call, struct wd_err
                                           "connections to all backends failing"};
   for (size_t i = 0; i < sizeof unreached / sizeof *unreached; i++) {
     if (strncmp(details, unreached[i], strlen(unreached[i])) == 0) {
+      const char *hint = wd_credentials_hint(&c->credentials, details);
+      if (hint) {
+        return wd_fail(err, status, "no connection to %s: %s (UNAVAILABLE)\n  %s", c->address, details, hint);
+      }
       return wd_fail(err, status,
                      "no server answers at %s: %s (UNAVAILABLE)\n"
                      "  start one with: weightd serve --model-root DIR --listen %s\n"
@@ -436,6 +482,7 @@ void wd_call_end(struct wd_call *call) {
   grpc_metadata_array_destroy(&call->first_metadata);
   grpc_metadata_array_destroy(&call->last_metadata);
   grpc_slice_unref(call->details);
+  grpc_slice_unref(call->authorization);
   grpc_call_unref(call->call);
   free(call->pieces);
   free(call);

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "client/arena.h"
+#include "client/credentials.h"
 #include "service/base/error.h"
 
 #define WD_DEFAULT_PORT "50151"
@@ -25,12 +26,14 @@ struct wd_connection_config {
   uint64_t max_message_bytes;  // a longer message fails the call; 0: 4 MiB
   uint64_t ahead_bytes;        // what the server may send before it was read; 0: 16 MiB or more
   const atomic_bool *stop;     // when it turns true, calls end with CANCELLED; may be NULL
+  struct wd_credentials_config credentials;
 };
 
 struct wd_connection;
 struct wd_call;
 
-// Never waits: the first call connects. INVALID_ARGUMENT where the address is none.
+// Never waits: the first call connects. INVALID_ARGUMENT where the address is none, FAILED_PRECONDITION where the
+// credentials cannot be used, or a token would go over a network in plain text.
 enum wd_status wd_connection_open(const struct wd_connection_config *config, struct wd_connection **connection,
                                   struct wd_error *err);
 void wd_connection_close(struct wd_connection *connection);  // after its calls; NULL is allowed

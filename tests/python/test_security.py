@@ -3,6 +3,7 @@
 while the server runs."""
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -21,7 +22,7 @@ from wdgrpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc
 
 import certs
 from ggufwrite import Gguf
-from harness import PATIENCE, WEIGHTD, failure, pb, pb_grpc, stream, wait_until
+from harness import PATIENCE, WEIGHTCTL, WEIGHTD, failure, pb, pb_grpc, stream, wait_until
 
 CODE = grpc.StatusCode
 TOKENS = ["first-token-of-the-tests", "second~token+of/the.tests=="]
@@ -583,3 +584,88 @@ def test_environment(serve, models, files, authority):
     health(c)
     refused(pb_grpc.WeightServiceStub(c), CODE.UNAUTHENTICATED)
     info(stub(s, authority, token=TOKENS[1]))
+
+
+# ---------------------------------------------------------------------------------------------------- weightctl
+
+def ctl(server, *arguments, status=0, env=None, address=None):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIGHTD_")}
+    done = subprocess.run([WEIGHTCTL, "--server", address or server.address, *map(str, arguments)], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=PATIENCE,
+                          env={**environment, "LC_ALL": "C.UTF-8", **(env or {})})
+    assert done.returncode == status, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    assert not any(t in done.stdout + done.stderr for t in TOKENS)
+    return done
+
+
+def test_weightctl(serve, models, files, authority, tmp_path):
+    s = serve(models, *mutual(files), "--token-file", files / "tokens")
+    cert, key = authority.issue("client").write(tmp_path, "client")
+    flags = ["--tls-ca", files / "ca.crt", "--tls-client-cert", cert, "--tls-client-key", key, "--token-file", files / "tokens"]
+    assert ctl(s, "health", *flags).stdout == "SERVING\n"
+    assert json.loads(ctl(s, "info", "--json", *flags).stdout)
+    out = tmp_path / "out.safetensors"
+    for command in (["list"], ["describe", "sample.gguf"], ["stats", "sample.gguf"],
+                    ["fetch", "sample.gguf", "--out", out, "--connections", "3"], ["verify", out, "sample.gguf"]):
+        ctl(s, *command, *flags)
+    names = ["TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY", "TOKEN_FILE"]
+    twins = {"WEIGHTD_" + n: str(v) for n, v in zip(names, flags[1::2])}
+    assert ctl(s, "health", env=twins).stdout == "SERVING\n"
+    # The second token is as good, and comments are none.
+    put(files / "mine", f"# mine\n{TOKENS[1]} # the second\n")
+    ctl(s, "health", *flags[:-1], files / "mine")
+
+
+def test_weightctl_says_what_is_wrong(serve, models, files, authority, other_authority, tmp_path):
+    s = serve(models, *mutual(files), "--token-file", files / "tokens")
+    cert, key = authority.issue("client").write(tmp_path, "client")
+    (tmp_path / "other.crt").write_bytes(other_authority.cert)
+    put(tmp_path / "wrong", "a-token-of-another-server")
+    ca, client = ["--tls-ca", files / "ca.crt"], ["--tls-client-cert", cert, "--tls-client-key", key]
+    token = ["--token-file", files / "tokens"]
+
+    def told(word, *flags, status=1, **options):
+        assert word in ctl(s, "health", *flags, status=status, **options).stderr
+
+    told("--token-file", *ca, *client)
+    told("UNAUTHENTICATED", *ca, *client, "--token-file", tmp_path / "wrong")
+    told("--tls-client-cert", *ca, *token)
+    told("do not vouch", "--tls-ca", tmp_path / "other.crt", *client, *token)
+    told("--tls-ca FILE", "--tls", *client, *token)
+    told("--tls-name", *ca, *client, *token, "--tls-name", "elsewhere.example")
+    told("if it speaks TLS", *token)
+    told("come together", *ca, "--tls-client-cert", cert, status=2)
+    told("No such file", "--tls-ca", tmp_path / "nothing", status=2)
+    told("No such file", *ca, *client, "--token-file", tmp_path / "nothing")
+    told("not the key", *ca, "--tls-client-cert", cert, "--tls-client-key", files / "server.key", status=2)
+    for address in ["10.255.255.1:1", "127.elsewhere.example:1", "localhost.elsewhere.example:1", "[fe80::1]:1"]:
+        told("plain text", *token, address=address, status=2)
+    plain = serve(models, "--token-file", files / "tokens")
+    assert "speaks plain text" in ctl(plain, "health", *ca, *token, status=1).stderr
+    ctl(plain, "health", *token)
+
+
+def test_weightctl_names(serve, models, files, authority):
+    """A server reached by an address that its certificate does not carry."""
+    pair = authority.issue("server", hosts=["weightd.example"])
+    put(files / "server.crt", pair.cert)
+    put(files / "server.key", pair.key)
+    s = serve(models, *tls(files))
+    ca = ["--tls-ca", files / "ca.crt"]
+    assert "--tls-name" in ctl(s, "health", *ca, status=1).stderr
+    ctl(s, "health", *ca, "--tls-name", "weightd.example")
+
+
+def test_weightctl_with_the_systems_authorities(serve, models, files):
+    s = serve(models, *tls(files))
+    ctl(s, "health", "--tls", env={"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(files / "ca.crt")})
+    ctl(s, "health", env={"WEIGHTD_TLS": "1", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(files / "ca.crt")})
+
+
+def test_weightctl_asks_the_health_port(serve, models, files):
+    """As a container's health check does, in the environment of the daemon."""
+    s = serve(models, *mutual(files), "--token-file", files / "tokens", "--health-listen", "127.0.0.1:0")
+    daemons = {"WEIGHTD_TLS_CERT": str(files / "server.crt"), "WEIGHTD_TLS_KEY": str(files / "server.key"),
+               "WEIGHTD_TLS_CLIENT_CA": str(files / "ca.crt"), "WEIGHTD_TOKEN_FILE": str(files / "tokens")}
+    assert ctl(s, "health", address=health_address(s), env=daemons).stdout == "SERVING\n"
+    assert "UNIMPLEMENTED" in ctl(s, "info", address=health_address(s), env=daemons, status=1).stderr
