@@ -41,6 +41,7 @@
 // Some whole blocks of the tensor, one behind the other, and what is wanted of them: runs, or pieces of runs where the
 // factor changes.
 struct tile {
+  const uint8_t *in;  // where they were read ahead to, in memory of the pool, which is pinned too; or NULL
   uint64_t block;
   uint64_t n_blocks;
   uint64_t elements;  // wanted
@@ -243,12 +244,15 @@ static enum wd_status fill_tile(struct lane *lane, struct wd_job *job, uint64_t 
                                 struct tile *tile) {
   const uint64_t per_block = job->type->block_elements;
   const uint64_t out_bytes = job->stats ? 1 : wd_output_bytes(job->output);
-  const uint64_t most_blocks = lane->tile_in / job->type->block_bytes;
   const uint64_t most_elements = job->stats ? UINT64_MAX : TILE_OUT / out_bytes;
   const bool dense = (job->stride - job->run_elements) / per_block * job->type->block_bytes <= GAP_BYTES;
   tile->block = (job->first + position / job->run_elements * job->stride + position % job->run_elements) / per_block;
   tile->n_blocks = tile->elements = tile->n_pieces = 0;
-  const uint64_t end = (tile->block + most_blocks) * per_block;
+  size_t in_bytes = lane->tile_in;
+  tile->in = job->big_endian
+                 ? NULL
+                 : job->stored(job, tile->block * job->type->block_bytes, job->type->block_bytes, &in_bytes);
+  const uint64_t end = (tile->block + in_bytes / job->type->block_bytes) * per_block;
   while (left && tile->n_pieces < MAX_PIECES && tile->elements < most_elements) {
     uint64_t within = position % job->run_elements;
     uint64_t element = job->first + position / job->run_elements * job->stride + within;
@@ -318,14 +322,20 @@ static cudaError_t launch(struct lane *lane, struct slot *slot, struct wd_job *j
   return wd_dequant_pieces_launch(tile->pieces, tile->n_pieces, lane->stream);
 }
 
-// Puts a tile on its way: file, pinned memory, device, kernel, output. The job's output goes on at `done` elements.
+// Puts a tile on its way: file (unless it was read ahead), pinned memory, device, kernel, output. The job's output goes
+// on at `done` elements.
 static enum wd_status start_tile(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct slot *slot,
                                  struct wd_job *job, struct tile *tile, uint64_t done) {
   const struct wd_type_info *type = job->type;
   const uint64_t size = tile->n_blocks * type->block_bytes;
   uint64_t clock;
   wd_stage_lap(job, WD_STAGES, &clock);
-  enum wd_status status = job->read(job, tile->block * type->block_bytes, slot->host_in, size, &job->error);
+  const uint8_t *in = tile->in;
+  enum wd_status status = WD_OK;
+  if (!in) {
+    in = slot->host_in;
+    status = job->read(job, tile->block * type->block_bytes, slot->host_in, size, &job->error);
+  }
   wd_stage_lap(job, WD_STAGE_READ, &clock);
   if (status) {
     return status;
@@ -338,7 +348,7 @@ static enum wd_status start_tile(struct cuda_backend *cuda, struct device *devic
   slot->timed = lane->tiles++ % TIMED == 0;
   slot->out = job->out ? (uint8_t *)job->out + done * element_bytes : NULL;
   cudaError_t error = slot->timed ? cudaEventRecord(slot->begin, lane->stream) : cudaSuccess;
-  error = error ? error : cudaMemcpyAsync(slot->device_in, slot->host_in, size, cudaMemcpyHostToDevice, lane->stream);
+  error = error ? error : cudaMemcpyAsync(slot->device_in, in, size, cudaMemcpyHostToDevice, lane->stream);
   error = !error && slot->timed ? cudaEventRecord(slot->copied, lane->stream) : error;
   error = error ? error : launch(lane, slot, job, tile, on_device);
   error = !error && slot->timed ? cudaEventRecord(slot->decoded, lane->stream) : error;

@@ -99,8 +99,9 @@ static int serve(const struct wd_options *options) {
     result = fail(&err);
     goto out;
   }
-  wd_log(WD_LOG_INFO, "weightd %s, %u threads, backend %s (%s)", WD_VERSION, wd_engine_threads(engine),
-         wd_engine_backend(engine)->ops->name, wd_engine_note(engine));
+  wd_log(WD_LOG_INFO, "weightd %s, %u threads, backend %s (%s), reading ahead by %s", WD_VERSION,
+         wd_engine_threads(engine), wd_engine_backend(engine)->ops->name, wd_engine_note(engine),
+         wd_engine_io_note(engine));
   if (wd_server_start(&options->server, engine, root, &server, address, sizeof address, &err)) {
     result = fail(&err);
     goto out;

@@ -34,6 +34,8 @@ enum {
   KEY_INSECURE,
   KEY_ALLOW_CUDA_IPC,
   KEY_GPU_MEMORY_BUDGET,
+  KEY_READ,
+  KEY_IO,
 };
 
 static const struct argp_option option_table[] = {
@@ -45,6 +47,12 @@ static const struct argp_option option_table[] = {
     {"threads", KEY_THREADS, "N", 0, "Decoding threads; default: one a core", 0},
     {"queues", KEY_QUEUES, "N", 0, "gRPC completion queues, a thread each; default: one for every 4 cores", 0},
     {"simd", KEY_SIMD, "PATH", 0, "Decode path of the CPU: portable, avx2, avx512; default: the best it has", 0},
+    {"read", KEY_READ, "HOW", 0,
+     "What the page cache does not have: auto (default; around it where the file system can), buffered (through it), "
+     "or "
+     "direct (around it, and what it has, too)",
+     0},
+    {"io", KEY_IO, "HOW", 0, "What reads ahead: auto (default), uring, or threads", 0},
     {"max-streams", KEY_MAX_STREAMS, "N", 0, "Streams at once, of all clients; default 256", 0},
     {"stall-timeout", KEY_STALL_TIMEOUT, "TIME", 0, "Cut a reader that takes nothing for so long; default 30s", 0},
     {"grace", KEY_GRACE, "TIME", 0, "How long running streams may go on after SIGTERM; default 30s", 0},
@@ -105,6 +113,18 @@ static void parse_exempt(struct argp_state *state, const char *text, struct wd_a
   }
 }
 
+static void parse_read(struct argp_state *state, const char *text, enum wd_read *read) {
+  static const char *const words[] = {
+      [WD_READ_AUTO] = "auto", [WD_READ_BUFFERED] = "buffered", [WD_READ_DIRECT] = "direct"};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    if (strcmp(text, words[i]) == 0) {
+      *read = (enum wd_read)i;
+      return;
+    }
+  }
+  argp_error(state, "--read %s: give auto, buffered or direct", text);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state) {
   struct wd_options *options = state->input;
   switch (key) {
@@ -131,6 +151,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       break;
     case KEY_SIMD:
       options->engine.simd = arg;
+      break;
+    case KEY_READ:
+      parse_read(state, arg, &options->engine.read);
+      break;
+    case KEY_IO:
+      options->engine.io = arg;
       break;
     case KEY_MAX_STREAMS:
       options->server.max_streams = parse_count(state, "max-streams", arg, 1, 65536);

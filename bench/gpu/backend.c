@@ -55,6 +55,11 @@ static enum wd_status read_stored(struct wd_job *job, uint64_t offset, void *buf
   return WD_OK;
 }
 
+static const uint8_t *nothing_stored(struct wd_job *job, uint64_t offset, size_t least, size_t *size) {
+  (void)job, (void)offset, (void)least, (void)size;
+  return NULL;
+}
+
 static void job_done(struct wd_job *job) {
   if (job->status) {
     fprintf(stderr, "backend: %s\n", job->error.message);
@@ -90,6 +95,7 @@ static void set_up(struct bench_thread *t, const struct options *o, struct wd_ba
                            .stride = all,
                            .count = o->elements,
                            .read = read_stored,
+                           .stored = nothing_stored,
                            .done = job_done};
   t->job.out = stats ? NULL : backend->memory.alloc(backend->memory.self, o->elements * 2);
   t->job.stats = stats ? calloc(1, sizeof *t->job.stats) : NULL;

@@ -48,6 +48,9 @@ struct wd_job {
   uint64_t factor_elements;
   // Reads `size` stored bytes of the tensor, from byte `offset` of its data, exactly or not at all. Any thread.
   enum wd_status (*read)(struct wd_job *job, uint64_t offset, void *buffer, size_t size, struct wd_error *err);
+  // Where stored bytes of the tensor from byte `offset` of its data are in memory already, until the job is done:
+  // `least` of them or more, *size at most, which is set to how many. NULL: they are not, so read them.
+  const uint8_t *(*stored)(struct wd_job *job, uint64_t offset, size_t least, size_t *size);
   // Reads `n` factors, from number `first`. Any thread.
   enum wd_status (*read_factors)(struct wd_job *job, uint64_t first, uint64_t n, float *factors, struct wd_error *err);
 

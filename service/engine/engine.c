@@ -23,6 +23,13 @@ static void *worker_main(void *argument) {
   free(argument);
   pthread_mutex_lock(&engine->lock);
   while (!engine->stopping) {
+    struct wd_extent *extent = wd_next_extent(engine);
+    if (extent) {
+      pthread_mutex_unlock(&engine->lock);
+      wd_ahead_start(extent);
+      pthread_mutex_lock(&engine->lock);
+      continue;
+    }
     struct wd_slot *slot = wd_next_slot(engine);
     if (!slot) {
       pthread_cond_wait(&engine->work, &engine->lock);
@@ -84,6 +91,8 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
       status = wd_pool_reserve(e->pool, own, err);
     }
   }
+  e->read = options->read;
+  status = status ? status : wd_io_open(options->io ? options->io : "auto", &e->io, e->io_note, err);
   status = status ? status : start_workers(e, err);
   if (status) {
     wd_engine_destroy(e);
@@ -105,6 +114,7 @@ void wd_engine_destroy(struct wd_engine *engine) {
     pthread_join(engine->threads[i], NULL);
   }
   free(engine->threads);
+  wd_io_close(engine->io);  // its reads are into buffers of the pool
   wd_pool_destroy(engine->pool);
   if (engine->backend) {
     engine->backend->ops->destroy(engine->backend);
@@ -122,6 +132,10 @@ const char *wd_engine_note(const struct wd_engine *engine) {
   return engine->note;
 }
 
+const char *wd_engine_io_note(const struct wd_engine *engine) {
+  return engine->io_note;
+}
+
 struct wd_pool *wd_engine_pool(struct wd_engine *engine) {
   return engine->pool;
 }
@@ -134,6 +148,9 @@ void wd_engine_get_counters(struct wd_engine *engine, struct wd_engine_counters 
   *counters = (struct wd_engine_counters){
       .chunks_decoded = engine->chunks_decoded,
       .bytes_read = engine->bytes_read,
+      .bytes_read_ahead = engine->bytes_read_ahead,
+      .bytes_read_direct = engine->bytes_read_direct,
+      .read_ahead_ns = engine->read_ahead_ns,
       .bytes_decoded = engine->bytes_decoded,
   };
   for (int stage = 0; stage < WD_STAGES; stage++) {

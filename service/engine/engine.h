@@ -11,17 +11,29 @@
 
 struct wd_engine;
 
+// How the bytes of models are read that the page cache does not have.
+enum wd_read {
+  WD_READ_AUTO,      // around the page cache where the file system can
+  WD_READ_BUFFERED,  // through it
+  WD_READ_DIRECT,    // around it, and what it has, too
+};
+
 struct wd_engine_options {
   const char *device;      // see wd_backend_open
   const char *simd;        // or NULL
   uint32_t threads;        // workers; 0: one a core
   uint64_t memory_budget;  // bytes of all buffers of all streams
+  enum wd_read read;
+  const char *io;  // see wd_io_open; NULL: auto
 };
 
 // Totals since the engine was created.
 struct wd_engine_counters {
   uint64_t chunks_decoded;
   uint64_t bytes_read;
+  uint64_t bytes_read_ahead;   // of those, in large reads ahead of the decoding …
+  uint64_t bytes_read_direct;  // … around the page cache
+  uint64_t read_ahead_ns;      // that such reads were under way, overlapping ones each in full
   uint64_t bytes_decoded;
   uint64_t stage_ns[WD_STAGES];  // of all workers together
 };
@@ -31,7 +43,8 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
 void wd_engine_destroy(struct wd_engine *engine);  // every stream must be closed; NULL is allowed
 
 struct wd_backend *wd_engine_backend(struct wd_engine *engine);
-const char *wd_engine_note(const struct wd_engine *engine);  // why this backend
+const char *wd_engine_note(const struct wd_engine *engine);     // why this backend
+const char *wd_engine_io_note(const struct wd_engine *engine);  // what reads
 struct wd_pool *wd_engine_pool(struct wd_engine *engine);
 uint32_t wd_engine_threads(const struct wd_engine *engine);
 void wd_engine_get_counters(struct wd_engine *engine, struct wd_engine_counters *counters);

@@ -12,15 +12,21 @@
 // one until the reader releases it, so that a reader that stops reading stops its stream and nothing else. The buffer
 // that the stream reserved (see pool.h) goes to whichever chunk finds it unused.
 //
-// A stream lives while the reader has it open or any slot exists (`references`).
+// What the next chunks are made of is read ahead where that is the faster way (ahead.c): workers start such reads
+// before they look for a chunk, and a chunk is started when its bytes are there.
+//
+// A stream lives while the reader has it open, any slot exists, or a read is under way (`references`).
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/base/checked.h"
 #include "service/engine/engine_private.h"
+#include "service/gguf/access.h"
 
 // Chunks that one stream may have on the way, beyond what its workers hold.
 #define READY_AHEAD 4
+// Stored bytes that may be read ahead for one stream, or half its share of the pool, if that is less.
+#define READ_AHEAD_BYTES ((uint64_t)32 << 20)
 
 struct wd_slot {
   struct wd_chunk chunk;  // first: a chunk is its slot
@@ -28,6 +34,7 @@ struct wd_slot {
   struct wd_unit unit;
   struct wd_stream *stream;
   struct wd_buffer *buffer;
+  struct wd_claim claim;  // what was read ahead for it
   struct wd_slot *next;
   bool done;
 };
@@ -46,6 +53,7 @@ struct wd_stream {
   uint64_t device_offset;  // of the current unit
   bool unit_started;
   struct wd_unit current;
+  struct wd_ahead ahead;
   struct wd_slot *oldest;  // cut and not yet taken, oldest first
   struct wd_slot *newest;
   uint64_t in_flight;
@@ -88,31 +96,53 @@ static bool has_chunk(struct wd_stream *stream) {
   return !stream->cancelled && !stream->failed && stream->unit < stream->units;
 }
 
-static void cut_chunk(struct wd_stream *stream, struct wd_slot *slot) {
+// What cut_chunk will cut, in elements of the unit's view.
+struct cut {
+  uint64_t begin;  // of the unit, like `end` and `most` in the chunk's own measure: bytes, or elements of statistics
+  uint64_t end;
+  uint64_t size;
+  struct wd_place from;
+  struct wd_place to;
+};
+
+static void find_cut(struct wd_stream *stream, struct cut *cut) {
   if (!stream->unit_started) {
     wd_plan_unit(stream->plan, stream->unit, &stream->current);
     stream->at = stream->options.stats ? 0 : stream->current.begin;
     stream->unit_started = true;
   }
   const struct wd_unit *unit = &stream->current;
-  uint64_t begin = stream->options.stats ? 0 : unit->begin;
-  uint64_t end = stream->options.stats ? unit->tensor->elements : unit->end;
   uint64_t most = stream->engine->backend->stats_elements;
+  uint64_t grain_bytes = 1;
+  uint64_t grain_elements = 1;
   if (!stream->options.stats) {
+    grain_bytes = unit->grain_bytes;
+    grain_elements = unit->output == WD_OUT_STORED ? unit->tensor->type->block_elements : 1;
     most = wd_max_u64(stream->options.chunk_bytes / unit->grain_bytes, 1) * unit->grain_bytes;
   }
-  slot->unit = *unit;
+  cut->begin = stream->options.stats ? 0 : unit->begin;
+  cut->end = stream->options.stats ? unit->tensor->elements : unit->end;
+  cut->size = wd_min_u64(most, cut->end - stream->at);
+  cut->from = (struct wd_place){stream->unit, stream->at / grain_bytes * grain_elements};
+  cut->to = (struct wd_place){stream->unit, (stream->at + cut->size) / grain_bytes * grain_elements};
+}
+
+static void cut_chunk(struct wd_stream *stream, const struct cut *cut, struct wd_slot *slot) {
+  slot->unit = stream->current;
   slot->chunk.unit = &slot->unit;
   slot->chunk.offset = stream->at;
-  slot->chunk.size = wd_min_u64(most, end - stream->at);
+  slot->chunk.size = cut->size;
   slot->chunk.device_offset = stream->device_offset;
-  slot->chunk.first = stream->at == begin;
+  slot->chunk.first = stream->at == cut->begin;
+  slot->job.begin = cut->from.element;
+  slot->job.count = cut->to.element - cut->from.element;
+  wd_ahead_claim(&stream->ahead, cut->from, cut->to, &slot->claim);
   stream->at += slot->chunk.size;
-  slot->chunk.last = stream->at == end;
+  slot->chunk.last = stream->at == cut->end;
   if (slot->chunk.last) {
     stream->unit++;
     stream->unit_started = false;
-    stream->device_offset += (end + WD_DEVICE_ALIGNMENT - 1) / WD_DEVICE_ALIGNMENT * WD_DEVICE_ALIGNMENT;
+    stream->device_offset += (cut->end + WD_DEVICE_ALIGNMENT - 1) / WD_DEVICE_ALIGNMENT * WD_DEVICE_ALIGNMENT;
   }
 }
 
@@ -122,10 +152,37 @@ static struct wd_slot *slot_of(struct wd_job *job) {
   return (struct wd_slot *)((char *)job - offsetof(struct wd_slot, job));
 }
 
+static const uint8_t *find_stored(struct wd_job *job, uint64_t offset, size_t least, size_t *size) {
+  struct wd_slot *slot = slot_of(job);
+  const struct wd_tensor *tensor = slot->unit.tensor;
+  if (!slot->claim.holds) {
+    return NULL;
+  }
+  const uint8_t *found = wd_claim_find(&slot->claim, tensor->part, tensor->offset + offset, size);
+  // Of a file that changed nothing is used: whoever reads it then fails.
+  if (!found || *size < least || wd_model_check(slot->stream->model, tensor->part, tensor->offset + offset, NULL)) {
+    return NULL;
+  }
+  return found;
+}
+
 static enum wd_status read_stored(struct wd_job *job, uint64_t offset, void *buffer, size_t size,
                                   struct wd_error *err) {
   struct wd_slot *slot = slot_of(job);
   const struct wd_tensor *tensor = slot->unit.tensor;
+  for (size_t part = size; size; part = size) {
+    const uint8_t *found = find_stored(job, offset, 1, &part);
+    if (!found) {
+      break;
+    }
+    memcpy(buffer, found, part);
+    buffer = (uint8_t *)buffer + part;
+    offset += part;
+    size -= part;
+  }
+  if (!size) {
+    return WD_OK;
+  }
   atomic_fetch_add_explicit(&slot->stream->engine->bytes_read, size, memory_order_relaxed);
   return wd_model_read(slot->stream->model, tensor->part, tensor->offset + offset, buffer, size, err);
 }
@@ -141,8 +198,6 @@ static void job_done(struct wd_job *job);
 static void prepare_job(struct wd_slot *slot) {
   const struct wd_unit *unit = &slot->unit;
   const struct wd_stream *stream = slot->stream;
-  uint64_t grain_elements = 1;
-  uint32_t grain_bytes = 1;
   struct wd_job *job = &slot->job;
   *job = (struct wd_job){
       .type = unit->tensor->type,
@@ -153,7 +208,10 @@ static void prepare_job(struct wd_slot *slot) {
       .run_elements = unit->view.run_elements,
       .stride = unit->view.stride,
       .factor_elements = unit->companion.tensor ? unit->companion.elements_per_factor : 0,
+      .begin = job->begin,
+      .count = job->count,
       .read = read_stored,
+      .stored = find_stored,
       .read_factors = read_factors,
       .done = job_done,
   };
@@ -169,11 +227,7 @@ static void prepare_job(struct wd_slot *slot) {
       job->out = slot->buffer->data;
       slot->chunk.data = slot->buffer->data;
     }
-    grain_bytes = unit->grain_bytes;
-    grain_elements = unit->output == WD_OUT_STORED ? unit->tensor->type->block_elements : 1;
   }
-  job->begin = slot->chunk.offset / grain_bytes * grain_elements;
-  job->count = slot->chunk.size / grain_bytes * grain_elements;
 }
 
 // ---- Streams and slots
@@ -228,6 +282,7 @@ static void job_done(struct wd_job *job) {
     atomic_fetch_add_explicit(&engine->stage_ns[stage], job->stage_ns[stage], memory_order_relaxed);
   }
   pthread_mutex_lock(&engine->lock);
+  wd_ahead_release(&stream->ahead, &slot->claim);
   slot->done = true;
   bool dropped = stream->cancelled;
   bool tell = !dropped && stream->oldest == slot;
@@ -262,6 +317,30 @@ static void job_done(struct wd_job *job) {
   }
 }
 
+struct wd_extent *wd_next_extent(struct wd_engine *engine) {
+  uint64_t share = wd_pool_fair_share(engine->pool, 1, engine->n_streams) * wd_pool_buffer_size(1);
+  struct wd_stream *stream = engine->ring;
+  for (uint64_t i = 0; i < engine->n_streams; i++, stream = stream->next) {
+    struct wd_extent *extent =
+        has_chunk(stream) ? wd_ahead_plan(&stream->ahead, wd_min_u64(share / 2, READ_AHEAD_BYTES)) : NULL;
+    if (extent) {
+      stream->references++;
+      return extent;
+    }
+  }
+  return NULL;
+}
+
+void wd_stream_drop_read(struct wd_stream *stream) {
+  struct wd_engine *engine = stream->engine;
+  pthread_mutex_lock(&engine->lock);
+  bool gone = drop_reference(stream);
+  pthread_mutex_unlock(&engine->lock);
+  if (gone) {
+    free_stream(stream);
+  }
+}
+
 struct wd_slot *wd_next_slot(struct wd_engine *engine) {
   uint64_t ahead = (uint64_t)engine->n_threads * 2 + READY_AHEAD;
   for (uint64_t i = 0; i < engine->n_streams; i++) {
@@ -270,7 +349,13 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine) {
     if (!has_chunk(stream)) {
       continue;
     }
+    struct cut cut;
+    find_cut(stream, &cut);
+    if (wd_ahead_waits(&stream->ahead, cut.from, cut.to)) {
+      continue;
+    }
     uint64_t share = wd_pool_fair_share(engine->pool, stream->buffer_bytes, engine->n_streams);
+    share -= wd_min_u64(stream->ahead.held / stream->buffer_bytes, share);
     bool reserved = !stream->reserved_in_use;
     if (!reserved && stream->in_flight >= wd_min_u64(share, ahead)) {
       continue;
@@ -289,7 +374,7 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine) {
     stream->reserved_in_use |= reserved;
     stream->references++;
     stream->in_flight++;
-    cut_chunk(stream, slot);
+    cut_chunk(stream, &cut, slot);
     if (stream->newest) {
       stream->newest->next = slot;
     } else {
@@ -332,6 +417,7 @@ enum wd_status wd_stream_open(struct wd_engine *engine, struct wd_model *model, 
   s->options = *options;
   s->references = 1;
   s->units = wd_plan_units(plan);
+  s->ahead = (struct wd_ahead){.engine = engine, .stream = s, .model = s->model, .plan = plan, .stats = options->stats};
   *stream = s;
   pthread_mutex_lock(&engine->lock);
   ring_add(engine, s);
@@ -383,6 +469,7 @@ void wd_chunk_release(struct wd_chunk *chunk) {
 static struct wd_slot *cancel_locked(struct wd_stream *stream) {
   struct wd_slot *finished = NULL;
   stream->cancelled = true;
+  wd_ahead_drop(&stream->ahead);
   struct wd_slot **at = &stream->oldest;
   stream->newest = NULL;
   while (*at) {

@@ -6,6 +6,7 @@
 #include "service/gguf/model.h"
 
 #include <endian.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 
 #include "service/base/checked.h"
 #include "service/base/text.h"
+#include "service/gguf/access.h"
 #include "service/gguf/model_private.h"
 #include "service/gguf/reader.h"
 #include "service/gguf/value.h"
@@ -313,6 +315,11 @@ enum wd_status wd_model_load(struct wd_part_files *files, const struct wd_model_
   if (status == WD_OK) {
     status = finish(m, err);
   }
+  // From now on several threads read at once, each somewhere else: what the kernel would make of that and read ahead
+  // is mostly wrong.
+  for (uint32_t p = 0; p < m->files.count; p++) {
+    posix_fadvise(m->files.files[p].fd, 0, 0, POSIX_FADV_RANDOM);
+  }
   XXH3_freeState(m->contents.hash);
   m->contents.hash = NULL;
   if (status != WD_OK) {
@@ -379,6 +386,10 @@ uint64_t wd_model_tensor_index(const struct wd_model *model, const struct wd_ten
 }
 
 // ----------------------------------------------------------------------------------------------------- Reading
+
+enum wd_status wd_model_check(const struct wd_model *model, uint32_t part, uint64_t at, struct wd_error *err) {
+  return check_unchanged(&model->files.files[part], WD_DATA_LOSS, at, err);
+}
 
 enum wd_status wd_model_read(const struct wd_model *model, uint32_t part, uint64_t offset, void *buffer, size_t size,
                              struct wd_error *err) {

@@ -87,6 +87,7 @@ static enum wd_status allocate(struct wd_part_files *parts, uint32_t count, stru
   parts->count = count;
   for (uint32_t i = 0; i < count; i++) {
     parts->files[i].fd = -1;
+    parts->files[i].direct = WD_DIRECT_UNTRIED;
   }
   return WD_OK;
 }
@@ -154,7 +155,7 @@ static enum wd_status open_by_stem(const struct wd_root *root, const char *path,
 enum wd_status wd_parts_open(const struct wd_root *root, const char *path, uint32_t max_parts,
                              struct wd_part_files *parts, struct wd_error *err) {
   *parts = (struct wd_part_files){0};
-  struct wd_part_file file = {.fd = -1};
+  struct wd_part_file file = {.fd = -1, .direct = WD_DIRECT_UNTRIED};
   struct wd_error not_found;
   enum wd_status status = wd_root_open_file(root, path, &file.fd, &file.st, &not_found);
   if (status == WD_NOT_FOUND) {
@@ -198,6 +199,9 @@ void wd_parts_close(struct wd_part_files *parts) {
   for (uint32_t i = 0; i < parts->count; i++) {
     if (parts->files[i].fd >= 0) {
       close(parts->files[i].fd);
+    }
+    if (parts->files[i].direct >= 0) {
+      close(parts->files[i].direct);
     }
     free(parts->files[i].path);
   }

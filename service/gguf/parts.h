@@ -3,16 +3,23 @@
 #ifndef WD_GGUF_PARTS_H
 #define WD_GGUF_PARTS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "service/gguf/root.h"
 
+// What wd_part_file.direct holds other than a descriptor.
+enum { WD_DIRECT_UNTRIED = -1, WD_DIRECT_REFUSED = -2 };
+
 struct wd_part_file {
   int fd;
-  struct stat st;  // when it was opened
-  char *path;      // as the client would name it
+  atomic_int direct;             // a second descriptor, made when it is needed first: see access.c
+  atomic_uint direct_alignment;  // which is set before it
+  atomic_bool direct_refused;    // it did not work
+  struct stat st;                // when it was opened
+  char *path;                    // as the client would name it
 };
 
 struct wd_part_files {

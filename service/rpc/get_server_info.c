@@ -12,26 +12,36 @@ static void start(struct wd_call *call) {
   wd_call_poke(call);
 }
 
+// Those of jobs, and what goes on beside them.
+#define STAGES (WD_STAGES + 2)
+
 // Counters and what they point to.
 struct counters {
   Weightd__V1__Counters base;
-  Weightd__V1__StageTime stages[WD_STAGES + 1];
-  Weightd__V1__StageTime *stage_pointers[WD_STAGES + 1];
+  Weightd__V1__StageTime stages[STAGES];
+  Weightd__V1__StageTime *stage_pointers[STAGES];
 };
 
 static void fill_stages(const struct wd_engine_counters *engine, uint64_t send_ns, struct counters *to) {
-  static const char *const names[WD_STAGES + 1] = {
-      [WD_STAGE_READ] = "read",     [WD_STAGE_TO_DEVICE] = "to_device",
-      [WD_STAGE_DECODE] = "decode", [WD_STAGE_FROM_DEVICE] = "from_device",
-      [WD_STAGE_SUM] = "sum",       [WD_STAGES] = "send",
+  const struct {
+    const char *name;
+    uint64_t ns;
+  } stages[STAGES] = {
+      {"read_ahead", engine->read_ahead_ns},
+      {"read", engine->stage_ns[WD_STAGE_READ]},
+      {"to_device", engine->stage_ns[WD_STAGE_TO_DEVICE]},
+      {"decode", engine->stage_ns[WD_STAGE_DECODE]},
+      {"from_device", engine->stage_ns[WD_STAGE_FROM_DEVICE]},
+      {"sum", engine->stage_ns[WD_STAGE_SUM]},
+      {"send", send_ns},
   };
-  for (int i = 0; i <= WD_STAGES; i++) {
+  for (int i = 0; i < STAGES; i++) {
     weightd__v1__stage_time__init(&to->stages[i]);
-    to->stages[i].name = (char *)names[i];
-    to->stages[i].seconds = (double)(i < WD_STAGES ? engine->stage_ns[i] : send_ns) / 1e9;
+    to->stages[i].name = (char *)stages[i].name;
+    to->stages[i].seconds = (double)stages[i].ns / 1e9;
     to->stage_pointers[i] = &to->stages[i];
   }
-  to->base.n_stages = WD_STAGES + 1;
+  to->base.n_stages = STAGES;
   to->base.stages = to->stage_pointers;
 }
 
@@ -49,6 +59,8 @@ static void fill_counters(struct wd_server *server, struct counters *counters) {
   to->chunks_decoded = engine.chunks_decoded;
   to->chunks_sent = rpc.chunks_sent;
   to->bytes_read = engine.bytes_read;
+  to->bytes_read_ahead = engine.bytes_read_ahead;
+  to->bytes_read_direct = engine.bytes_read_direct;
   to->bytes_decoded = engine.bytes_decoded;
   to->bytes_sent = rpc.bytes_sent;
   to->streams_cancelled = rpc.streams_cancelled;

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// Streams a model through the engine of this process and drops what comes: reading and decoding without gRPC and
+// sockets. Prints one JSON object a run. bench/read compares it with fio.
+#include <argp.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "service/base/cli.h"
+#include "service/base/text.h"
+#include "service/engine/engine.h"
+
+struct options {
+  const char *model;
+  bool evict;
+  bool stats;
+  uint64_t runs;
+  uint64_t chunk_bytes;
+  enum wd_output output;
+  struct wd_engine_options engine;
+};
+
+struct reader {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  bool ready;
+  bool closed;
+};
+
+static void wake(void *context, bool closed) {
+  struct reader *r = context;
+  pthread_mutex_lock(&r->lock);
+  r->ready = true;
+  r->closed |= closed;
+  pthread_cond_broadcast(&r->changed);
+  pthread_mutex_unlock(&r->lock);
+}
+
+static void on_ready(void *context) {
+  wake(context, false);
+}
+
+static void on_closed(void *context) {
+  wake(context, true);
+}
+
+static void wait_ready(struct reader *r) {
+  pthread_mutex_lock(&r->lock);
+  while (!r->ready) {
+    pthread_cond_wait(&r->changed, &r->lock);
+  }
+  r->ready = false;
+  pthread_mutex_unlock(&r->lock);
+}
+
+static void wait_closed(struct reader *r) {
+  pthread_mutex_lock(&r->lock);
+  while (!r->closed) {
+    pthread_cond_wait(&r->changed, &r->lock);
+  }
+  pthread_mutex_unlock(&r->lock);
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double cpu_seconds(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+// Drops the file's pages from the page cache.
+static void evict(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || fdatasync(fd) || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)) {
+    perror(path);
+    exit(WD_EXIT_FAILED);
+  }
+  close(fd);
+}
+
+static enum wd_status run(struct wd_engine *engine, struct wd_model *model, const struct options *o,
+                          struct wd_error *err) {
+  struct wd_plan_request request = {.output = o->output};
+  struct wd_plan *plan;
+  struct reader reader = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
+  struct wd_stream_options options = {
+      .chunk_bytes = o->chunk_bytes, .stats = o->stats, .ready = on_ready, .closed = on_closed, .context = &reader};
+  struct wd_stream *stream;
+  struct wd_engine_counters before;
+  struct wd_engine_counters after;
+  wd_engine_get_counters(engine, &before);
+  double begin = now();
+  double cpu = cpu_seconds();
+  enum wd_status status = wd_plan_create(model, &request, NULL, &plan, err);
+  if (!status && (status = wd_stream_open(engine, model, plan, &options, &stream, err))) {
+    wd_plan_destroy(plan);
+  }
+  if (status) {
+    return status;
+  }
+  enum wd_take take;
+  struct wd_chunk *chunk;
+  uint64_t bytes = 0;
+  while ((take = wd_stream_take(stream, &chunk, err)) != WD_TAKE_END && take != WD_TAKE_FAILED) {
+    if (take == WD_TAKE_WAIT) {
+      wait_ready(&reader);
+    } else {
+      bytes += chunk->size;
+      wd_chunk_release(chunk);
+    }
+  }
+  double seconds = now() - begin;
+  wd_stream_close(stream);
+  wait_closed(&reader);
+  wd_engine_get_counters(engine, &after);
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"output_bytes\": %" PRIu64 ", \"bytes_read\": %" PRIu64
+         ", \"bytes_read_ahead\": %" PRIu64 ", \"bytes_read_direct\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 "}\n",
+         seconds, cpu_seconds() - cpu, bytes, after.bytes_read - before.bytes_read,
+         after.bytes_read_ahead - before.bytes_read_ahead, after.bytes_read_direct - before.bytes_read_direct,
+         (uint64_t)usage.ru_maxrss * 1024);
+  fflush(stdout);
+  return take == WD_TAKE_FAILED ? err->status : WD_OK;
+}
+
+enum { KEY_READ = 0x100, KEY_IO, KEY_THREADS, KEY_TYPE, KEY_CHUNK, KEY_EVICT, KEY_RUNS, KEY_BUDGET, KEY_SMOKE };
+
+static const struct argp_option table[] = {
+    {"read", KEY_READ, "HOW", 0, "auto, buffered or direct, as of weightd", 0},
+    {"io", KEY_IO, "HOW", 0, "auto, uring or threads, as of weightd", 0},
+    {"threads", KEY_THREADS, "N", 0, "Decoding threads; default: one a core", 0},
+    {"memory-budget", KEY_BUDGET, "SIZE", 0, "Default 256MiB", 0},
+    {"type", KEY_TYPE, "TYPE", 0, "stored (default: what costs least), f16, or stats", 0},
+    {"chunk", KEY_CHUNK, "SIZE", 0, "Default 1MiB", 0},
+    {"evict", KEY_EVICT, NULL, 0, "Drop the file from the page cache before each run", 0},
+    {"runs", KEY_RUNS, "N", 0, "Default 1", 0},
+    {"smoke", KEY_SMOKE, NULL, 0, "The sample of the tests, once", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  static const char *const reads[] = {"auto", "buffered", "direct"};
+  struct options *o = state->input;
+  uint64_t value = 0;
+  switch (key) {
+    case KEY_READ:
+      while (o->engine.read <= WD_READ_DIRECT && strcmp(arg, reads[o->engine.read]) != 0) {
+        o->engine.read++;
+      }
+      if (o->engine.read > WD_READ_DIRECT) {
+        argp_error(state, "--read %s: give auto, buffered or direct", arg);
+      }
+      break;
+    case KEY_IO:
+      o->engine.io = arg;
+      break;
+    case KEY_THREADS:
+      if (!wd_parse_u64(arg, 1, 1024, &value)) {
+        argp_error(state, "--threads %s: give a number from 1 to 1024", arg);
+      }
+      o->engine.threads = (uint32_t)value;
+      break;
+    case KEY_BUDGET:
+    case KEY_CHUNK:
+      if (!wd_parse_bytes(arg, key == KEY_CHUNK ? &o->chunk_bytes : &o->engine.memory_budget)) {
+        argp_error(state, "%s: give a size such as 64MiB or 2G", arg);
+      }
+      break;
+    case KEY_TYPE:
+      o->stats = strcmp(arg, "stats") == 0;
+      o->output = strcmp(arg, "stored") == 0 ? WD_OUT_STORED : WD_OUT_F16;
+      break;
+    case KEY_EVICT:
+      o->evict = true;
+      break;
+    case KEY_RUNS:
+      if (!wd_parse_u64(arg, 1, 1000000, &o->runs)) {
+        argp_error(state, "--runs %s: give a number", arg);
+      }
+      break;
+    case KEY_SMOKE:
+      o->model = "tests/data/sample.gguf";
+      break;
+    case ARGP_KEY_ARG:
+      o->model = arg;
+      break;
+    case ARGP_KEY_END:
+      if (!o->model) {
+        argp_error(state, "which model?");
+      }
+      break;
+    default:
+      return ARGP_ERR_UNKNOWN;
+  }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  static const struct argp argp = {
+      table, parse, "MODEL.gguf", "Streams a model through the engine and drops what comes.", NULL, NULL, NULL};
+  struct options o = {.runs = 1,
+                      .chunk_bytes = (uint64_t)1 << 20,
+                      .output = WD_OUT_STORED,
+                      .engine = {.device = "cpu", .memory_budget = (uint64_t)256 << 20}};
+  struct wd_error err = {WD_OK, ""};
+  struct wd_root *root = NULL;
+  struct wd_engine *engine = NULL;
+  struct wd_model *model = NULL;
+  wd_cli_parse(&argp, "DRAIN_", argc, argv, &o);
+  char *folder = strdup(o.model);
+  char *name = strdup(o.model);
+  enum wd_status status = wd_root_open(dirname(folder), &root, &err);
+  status = status ? status : wd_engine_create(&o.engine, &engine, &err);
+  status = status ? status : wd_model_open(root, basename(name), NULL, &model, &err);
+  for (uint64_t i = 0; !status && i < o.runs; i++) {
+    if (o.evict) {
+      evict(o.model);
+    }
+    status = run(engine, model, &o, &err);
+  }
+  if (status) {
+    fprintf(stderr, "drain: %s\n", err.message);
+  }
+  wd_model_unref(model);
+  wd_engine_destroy(engine);
+  wd_root_close(root);
+  free(folder);
+  free(name);
+  return status ? WD_EXIT_FAILED : WD_EXIT_OK;
+}
