@@ -391,9 +391,10 @@ static enum wd_status show(struct wd_connection *connection, struct view *v, str
 int wd_command_describe(int argc, char **argv) {
   struct options o = {.common = WD_COMMON_DEFAULTS};
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
-  struct wd_connection *connection = wd_connect(&o.common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
+  struct wd_connection *connection;
+  int failed = wd_connect(&o.common, &connection);
+  if (failed) {
+    return failed;
   }
   static const struct wd_column metadata[] = {{"KEY", false, 0}, {"TYPE", false, 1}, {"VALUE", false, 0}};
   static const struct wd_column tensors[] = {{"#", true, 1},      {"TENSOR", false, 0}, {"TYPE", false, 0},

@@ -68,7 +68,10 @@ static const struct argp_option argp_options[] = {
      .arg = "SIZE",
      .doc = "what the server may send before it is read, from 64KiB (default 1MiB, so that after a crash no more than "
             "the chunk under way is sent twice; 16MiB for /dev/null)"},
-    {.name = "connections", .key = OPT_CONNECTIONS, .arg = "N", .doc = "fetch over so many connections (default 1)"},
+    {.name = "connections",
+     .key = OPT_CONNECTIONS,
+     .arg = "N",
+     .doc = "fetch over so many connections to each server (default 1)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "no progress and no summary"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
     {0}};
@@ -171,7 +174,10 @@ static const struct argp argp = {
         "  weightctl fetch llama.gguf --out llama.safetensors --resume\n"
         "  weightctl fetch llama.gguf --out attn.safetensors --tensor 'blk.*.attn_*' --type bf16\n"
         "  weightctl fetch llama.gguf --out part1.safetensors --tensor '*.ffn_up.weight' --slice 0:1/4\n"
-        "  weightctl fetch llama.gguf --out /dev/null --connections 4\n",
+        "  weightctl fetch llama.gguf --out /dev/null --connections 4\n"
+        "  weightctl fetch llama.gguf --out llama.safetensors --server a:50151,b:50151,c:50151\n"
+        "\n"
+        "Several servers (--server A,B,… or dns:///NAME) share the work; when one is lost the others take over.\n",
     .children = wd_common_children,
 };
 
@@ -190,12 +196,33 @@ struct outcome {
 
 static void warn(const struct outcome *r, const char *what, uint64_t n, const char *type) {
   if (n) {
-    wd_complain("warning: %" PRIu64 " %s%s%s", n, what, type,
+    wd_complain("warning: %s%" PRIu64 " %s%s%s", r->counts.unsummed ? "at least " : "", n, what, type,
                 r->fetched != r->bytes ? ", of the values fetched now" : "");
   }
 }
 
-static int report(const struct options *o, const struct wd_description *d, const struct outcome *r) {
+static json_t *servers_json(const struct wd_replicas *replicas) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < replicas->n; i++) {
+    const struct wd_replica *replica = &replicas->list[i];
+    json_array_append_new(list, json_pack("{s:o, s:o, s:i}", "address", wd_json_text(replica->address), "bytes",
+                                          wd_json_u64(replica->bytes), "losses", (int)replica->losses));
+  }
+  return list;
+}
+
+static void print_servers(const struct wd_replicas *replicas) {
+  for (size_t i = 0; i < replicas->n; i++) {
+    const struct wd_replica *replica = &replicas->list[i];
+    char clean[300];
+    printf("  %s from %s%s\n", WD_BYTES(replica->bytes),
+           wd_clean(replica->address, strlen(replica->address), clean, sizeof clean),
+           replica->losses ? ", which was lost meanwhile" : "");
+  }
+}
+
+static int report(const struct options *o, const struct wd_replicas *replicas, const struct wd_description *d,
+                  const struct outcome *r) {
   double rate = r->seconds > 0 ? (double)r->fetched / r->seconds : 0;
   const char *clean = wd_clean(o->out, strlen(o->out), (char[400]){0}, 400);
   if (!o->quiet) {
@@ -204,13 +231,15 @@ static int report(const struct options *o, const struct wd_description *d, const
     warn(r, "values were infinite already", r->counts.infinities, "");
   }
   if (o->common.json) {
-    return wd_end_output(wd_json_print(json_pack(
-        "{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "model", wd_json_text(d->model),
-        "revision", wd_json_text(d->revision), "file", wd_json_text(o->out), "type", wd_output_name(o->wish.output),
-        "already_complete", (int)r->already, "tensors", wd_json_u64(r->tensors), "bytes", wd_json_u64(r->bytes),
-        "fetched_bytes", wd_json_u64(r->fetched), "chunks", wd_json_u64(r->counts.chunks), "seconds",
-        wd_json_real(r->seconds), "bytes_per_second", wd_json_real(rate), "overflows", wd_json_u64(r->counts.overflows),
-        "nans", wd_json_u64(r->counts.nans), "infinities", wd_json_u64(r->counts.infinities))));
+    return wd_end_output(wd_json_print(
+        json_pack("{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
+                  wd_json_text(d->model), "revision", wd_json_text(d->revision), "file", wd_json_text(o->out), "type",
+                  wd_output_name(o->wish.output), "already_complete", (int)r->already, "tensors",
+                  wd_json_u64(r->tensors), "bytes", wd_json_u64(r->bytes), "fetched_bytes", wd_json_u64(r->fetched),
+                  "chunks", wd_json_u64(r->counts.chunks), "seconds", wd_json_real(r->seconds), "bytes_per_second",
+                  wd_json_real(rate), "overflows", wd_json_u64(r->counts.overflows), "nans",
+                  wd_json_u64(r->counts.nans), "infinities", wd_json_u64(r->counts.infinities), "bytes_not_counted",
+                  wd_json_u64(r->counts.unsummed), "servers", servers_json(replicas))));
   }
   if (o->quiet) {
     return WD_EXIT_OK;
@@ -225,6 +254,9 @@ static int report(const struct options *o, const struct wd_description *d, const
     }
     printf("%s: %" PRIu64 " tensors, %s%s in %.1f s (%s/s), every CRC right\n", clean, r->tensors, WD_BYTES(r->bytes),
            resumed, r->seconds, WD_BYTES((uint64_t)rate));
+    if (replicas->n > 1) {
+      print_servers(replicas);
+    }
   }
   return wd_end_output(true);
 }
@@ -240,7 +272,8 @@ static void tell_resume(const struct wd_partial *partial, const struct wd_plan *
 }
 
 // With the description there: lays out, fetches, reports.
-static int fetch(const struct options *o, const struct wd_description *d, struct wd_partial *partial) {
+static int fetch(const struct options *o, struct wd_replicas *replicas, const struct wd_description *d,
+                 struct wd_partial *partial) {
   struct wd_plan plan = {0};
   struct wd_layout layout = {0};
   struct wd_spans missing = {0};
@@ -261,7 +294,7 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
   outcome.bytes = plan.bytes;
   if (o->resume && !o->force && wd_partial_complete(partial, &layout)) {
     outcome.already = true;
-    end = report(o, d, &outcome);
+    end = report(o, replicas, d, &outcome);
     goto out;
   }
   if (wd_partial_check_free(partial, &err)) {
@@ -284,18 +317,19 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
   // A fetch that keeps nothing has nothing to resume, so the server may run ahead as far as is good for speed.
   uint64_t ahead = o->ahead_bytes || !wd_partial_path(partial) ? o->ahead_bytes : (uint64_t)1 << 20;
   struct wd_stream_job job = {
+      .wanted = {.description = d,
+                 .plan = &plan,
+                 .cut = &o->cut,
+                 .no_companion_scale = o->wish.no_companion_scale,
+                 .chunk_bytes = o->chunk_bytes,
+                 .sink = {.state = partial, .chunk = write_chunk},
+                 .progress = &progress},
       .connection = wd_common_config(&o->common),
-      .description = d,
-      .plan = &plan,
-      .cut = &o->cut,
-      .no_companion_scale = o->wish.no_companion_scale,
-      .chunk_bytes = o->chunk_bytes,
+      .replicas = replicas,
       .connections = (unsigned)o->connections,
-      .sink = {.state = partial, .chunk = write_chunk},
-      .progress = &progress,
   };
-  outcome.fetched = wd_spans_bytes(&missing);
   job.connection.ahead_bytes = ahead;
+  outcome.fetched = wd_spans_bytes(&missing);
   wd_progress_start(&progress, "fetching", outcome.fetched, mode);
   status = wd_stream_run(&job, &missing, &outcome.counts, &err);
   outcome.seconds = wd_progress_stop(&progress);
@@ -305,7 +339,7 @@ static int fetch(const struct options *o, const struct wd_description *d, struct
   } else if (wd_partial_finish(partial, &err)) {
     end = wd_report(NULL, &err);
   } else {
-    end = report(o, d, &outcome);
+    end = report(o, replicas, d, &outcome);
   }
 out:
   json_decref(binding);
@@ -318,26 +352,26 @@ out:
 int wd_command_fetch(int argc, char **argv) {
   struct options o = {.common = WD_COMMON_DEFAULTS, .connections = 1};
   struct wd_description description = {0};
+  struct wd_replicas replicas;
   struct wd_partial *partial = NULL;
   struct wd_error err;
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
   o.wish.patterns = o.tensors.list;
   o.wish.n_patterns = o.tensors.n;
-  struct wd_connection *connection = wd_connect(&o.common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
+  struct wd_connection_config config = wd_common_config(&o.common);
+  int end = wd_find_servers(&o.common, &replicas);
+  if (end) {
+    goto out;
   }
-  int end;
   if (wd_partial_open(o.out, o.force, o.resume, &partial, &err)) {
     end = wd_report(NULL, &err);
-  } else if (wd_description_get(connection, o.model, &description, &err)) {
+  } else if (wd_replicas_describe(&replicas, &config, o.model, &description, &err)) {
     end = wd_report(o.model, &err);
   } else {
-    wd_connection_close(connection);  // the streams have their own
-    connection = NULL;
-    end = fetch(&o, &description, partial);
+    end = fetch(&o, &replicas, &description, partial);
   }
-  wd_connection_close(connection);
+  wd_replicas_free(&replicas);
+out:
   wd_partial_close(partial);
   wd_description_free(&description);
   free(o.tensors.list);

@@ -81,33 +81,67 @@ static uint64_t now_ms(void) {
   return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving_status;
+#define SERVING GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
+
+// Asks one server after the other until one is serving, which is *replica then; otherwise the last one's answer.
+static enum wd_status check_all(struct wd_connection *const *connections, const struct wd_replicas *replicas,
+                                const char *service, const struct wd_replica **replica, serving_status *answer,
+                                struct wd_error *err) {
+  enum wd_status status = WD_OK;
+  for (size_t i = 0; i < replicas->n && !wd_interrupted(); i++) {
+    *replica = &replicas->list[i];
+    status = check(connections[i], service, answer, err);
+    if (!status && *answer == SERVING) {
+      break;
+    }
+  }
+  return status;
+}
+
 int wd_command_health(int argc, char **argv) {
   struct options o = {.common = WD_COMMON_DEFAULTS};
+  struct wd_replicas replicas;
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
-  struct wd_connection *connection = wd_connect(&o.common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
+  int failed = wd_find_servers(&o.common, &replicas);
+  if (failed) {
+    return failed;
   }
   uint64_t begin = now_ms();
   struct wd_error err;
-  enum wd_status status;
-  Grpc__Health__V1__HealthCheckResponse__ServingStatus answer =
-      GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__UNKNOWN;
-  for (;;) {
-    status = check(connection, o.service, &answer, &err);
-    bool serving = !status && answer == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+  enum wd_status status = WD_OK;
+  serving_status answer = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__UNKNOWN;
+  const struct wd_replica *replica = NULL;
+  struct wd_connection *connections[WD_MAX_REPLICAS] = {NULL};
+  struct wd_connection_config config = wd_common_config(&o.common);
+  for (size_t i = 0; i < replicas.n && !status; i++) {
+    struct wd_connection_config own = wd_replica_config(&replicas.list[i], &config);
+    status = wd_connection_open(&own, &connections[i], &err);
+  }
+  bool opened = !status;
+  while (opened) {
+    status = check_all(connections, &replicas, o.service, &replica, &answer, &err);
+    bool serving = !status && answer == SERVING;
     bool worth_waiting = !status || status == WD_UNAVAILABLE || status == WD_DEADLINE_EXCEEDED;
     if (serving || !worth_waiting || wd_interrupted() || now_ms() - begin >= o.wait_ms) {
       break;
     }
     nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
-    wd_connection_retry(connection);
+    for (size_t i = 0; i < replicas.n; i++) {
+      wd_connection_retry(connections[i]);
+    }
   }
-  wd_connection_close(connection);
+  for (size_t i = 0; i < replicas.n; i++) {
+    wd_connection_close(connections[i]);
+  }
+  if (!status && replicas.n > 1) {
+    wd_complain("note: the server at %s says so", replica->address);
+  }
+  wd_replicas_free(&replicas);
   if (status) {
     return wd_report(NULL, &err);
   }
-  bool serving = answer == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+  bool serving = answer == SERVING;
   const char *word = serving                                                                          ? "SERVING"
                      : answer == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING ? "NOT_SERVING"
                                                                                                       : "UNKNOWN";

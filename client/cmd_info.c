@@ -168,9 +168,10 @@ static bool print_text(const Weightd__V1__GetServerInfoResponse *info) {
 int wd_command_info(int argc, char **argv) {
   struct wd_common common = WD_COMMON_DEFAULTS;
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &common);
-  struct wd_connection *connection = wd_connect(&common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
+  struct wd_connection *connection;
+  int failed = wd_connect(&common, &connection);
+  if (failed) {
+    return failed;
   }
   Weightd__V1__GetServerInfoRequest request = WEIGHTD__V1__GET_SERVER_INFO_REQUEST__INIT;
   struct wd_arena arena = {0};

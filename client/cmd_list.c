@@ -71,9 +71,10 @@ static void add(struct result *result, const Weightd__V1__ModelSummary *m) {
 int wd_command_list(int argc, char **argv) {
   struct options o = {.common = WD_COMMON_DEFAULTS};
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
-  struct wd_connection *connection = wd_connect(&o.common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
+  struct wd_connection *connection;
+  int failed = wd_connect(&o.common, &connection);
+  if (failed) {
+    return failed;
   }
   static const struct wd_column columns[] = {
       {"MODEL", false, 0}, {"PARTS", true, 1}, {"SIZE", true, 0}, {"", false, 0}};

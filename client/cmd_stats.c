@@ -283,9 +283,10 @@ static enum wd_status receive(struct wd_connection *connection, const struct opt
 int wd_command_stats(int argc, char **argv) {
   struct options o = {.common = WD_COMMON_DEFAULTS, .compare = by_index};
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
-  struct wd_connection *connection = wd_connect(&o.common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
+  struct wd_connection *connection;
+  int failed = wd_connect(&o.common, &connection);
+  if (failed) {
+    return failed;
   }
   struct rows rows = {0};
   struct wd_error err;

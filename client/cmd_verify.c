@@ -370,19 +370,21 @@ static void print_text(const struct verification *v, double seconds) {
   }
 }
 
-static enum wd_status stream(struct verification *v, double *seconds, struct wd_error *err) {
+static enum wd_status stream(struct verification *v, struct wd_replicas *replicas, double *seconds,
+                             struct wd_error *err) {
   struct wd_progress progress;
   struct wd_spans spans = {0};
   struct wd_stream_counts counts;
   struct wd_stream_job job = {
+      .wanted = {.description = &v->description,
+                 .plan = &v->plan,
+                 .cut = &v->cut,
+                 .no_companion_scale = v->unscaled,
+                 .sink = {.state = &v->comparer, .chunk = wd_compare_chunk},
+                 .progress = &progress},
       .connection = wd_common_config(&v->o->common),
-      .description = &v->description,
-      .plan = &v->plan,
-      .cut = &v->cut,
-      .no_companion_scale = v->unscaled,
+      .replicas = replicas,
       .connections = (unsigned)v->o->connections,
-      .sink = {.state = &v->comparer, .chunk = wd_compare_chunk},
-      .progress = &progress,
   };
   if (!wd_spans_whole(&v->plan, &spans)) {
     wd_spans_free(&spans);
@@ -395,20 +397,15 @@ static enum wd_status stream(struct verification *v, double *seconds, struct wd_
   return status;
 }
 
-static int verify(struct verification *v) {
+static int verify(struct verification *v, struct wd_replicas *replicas) {
   const struct options *o = v->o;
+  struct wd_connection_config config = wd_common_config(&o->common);
   struct wd_error err;
   double seconds = 0;
   if (read_wishes(v, &err)) {
     return wd_report(o->file, &err);
   }
-  struct wd_connection *connection = wd_connect(&o->common);
-  if (!connection) {
-    return WD_EXIT_USAGE;
-  }
-  enum wd_status status = wd_description_get(connection, o->model, &v->description, &err);
-  wd_connection_close(connection);
-  if (status) {
+  if (wd_replicas_describe(replicas, &config, o->model, &v->description, &err)) {
     return wd_report(o->model, &err);
   }
   const char *revision = wd_safetensors_metadata(&v->file, "weightd.revision");
@@ -418,7 +415,7 @@ static int verify(struct verification *v) {
   if (make_plan(v, &err)) {
     return wd_report(o->file, &err);
   }
-  if (stream(v, &seconds, &err)) {
+  if (stream(v, replicas, &seconds, &err)) {
     return wd_report(o->model, &err);
   }
   note_values(v);
@@ -437,14 +434,20 @@ int wd_command_verify(int argc, char **argv) {
   struct verification v = {.o = &o, .comparer.mutex = PTHREAD_MUTEX_INITIALIZER};
   struct wd_error err;
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);
-  int end;
+  struct wd_replicas replicas;
+  int end = wd_find_servers(&o.common, &replicas);
+  if (end) {
+    return end;
+  }
   v.fd = open(o.file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO is refused, not waited for
   if (v.fd < 0) {
     wd_fail(&err, WD_NOT_FOUND, "cannot be opened: %s", strerror(errno));
+    wd_replicas_free(&replicas);
     return wd_report(o.file, &err);
   }
-  end = wd_safetensors_read(v.fd, &v.file, &err) ? wd_report(o.file, &err) : verify(&v);
+  end = wd_safetensors_read(v.fd, &v.file, &err) ? wd_report(o.file, &err) : verify(&v, &replicas);
   close(v.fd);
+  wd_replicas_free(&replicas);
   wd_safetensors_free(&v.file);
   wd_description_free(&v.description);
   wd_plan_free(&v.plan);

@@ -14,7 +14,9 @@ static const struct argp_option common_options[] = {
     {.name = "server",
      .key = WD_OPT_SERVER,
      .arg = "ADDR",
-     .doc = "where the server listens: HOST:PORT or unix:PATH (default " WD_DEFAULT_SERVER ")"},
+     .doc = "where the server listens: HOST:PORT or unix:PATH (default " WD_DEFAULT_SERVER
+            "). Several, separated by commas or given one by one, are replicas, and so are all addresses of "
+            "dns:///NAME:PORT: fetch and verify use all of them at once, the others the first that is serving"},
     {.name = "timeout",
      .key = WD_OPT_TIMEOUT,
      .arg = "TIME",
@@ -40,11 +42,25 @@ static const struct argp_option common_options[] = {
      .doc = "send the first bearer token in FILE with every call; '#' begins a comment"},
     {0}};
 
+static void add_server(struct wd_common *common, char *value, const struct argp_state *state) {
+  const char *twin = getenv("WEIGHTD_SERVER");
+  // The command line replaces what the environment named; that comes first, as "--server=…" would.
+  if (common->n_servers == 1 && twin && *twin && !common->server_replaced) {
+    common->n_servers = 0;
+    common->server_replaced = true;
+  }
+  if (common->n_servers == WD_MAX_REPLICAS) {
+    argp_error(state, "--server may be given %d times at most", WD_MAX_REPLICAS);
+    return;
+  }
+  common->servers[common->n_servers++] = value;
+}
+
 static error_t parse_common(int key, char *arg, struct argp_state *state) {
   struct wd_common *common = state->input;
   switch (key) {
     case WD_OPT_SERVER:
-      common->server = arg;
+      add_server(common, arg, state);
       return 0;
     case WD_OPT_TIMEOUT:
       if (!wd_parse_duration_ms(arg, &common->timeout_ms)) {
@@ -105,19 +121,50 @@ void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_s
 }
 
 struct wd_connection_config wd_common_config(const struct wd_common *common) {
-  return (struct wd_connection_config){
-      .address = common->server, .silence_ms = common->timeout_ms, .credentials = common->credentials};
+  return (struct wd_connection_config){.silence_ms = common->timeout_ms, .credentials = common->credentials};
 }
 
-struct wd_connection *wd_connect(const struct wd_common *common) {
-  struct wd_connection_config config = wd_common_config(common);
+// Whether a connection can be opened, which does not wait: it shows whether address and credentials are usable.
+static enum wd_status try_open(const struct wd_common *common, const struct wd_replica *replica, struct wd_error *err) {
+  struct wd_connection_config config = wd_common_config(common), own = wd_replica_config(replica, &config);
   struct wd_connection *connection = NULL;
+  enum wd_status status = wd_connection_open(&own, &connection, err);
+  wd_connection_close(connection);
+  return status;
+}
+
+int wd_find_servers(const struct wd_common *common, struct wd_replicas *replicas) {
+  static const char *const standard[] = {WD_DEFAULT_SERVER};
   struct wd_error err;
-  if (wd_connection_open(&config, &connection, &err)) {
-    wd_complain("%s%s", err.status == WD_INVALID_ARGUMENT ? "--server: " : "", err.message);
-    return NULL;
+  size_t n = common->n_servers;
+  enum wd_status status = wd_replicas_create(n ? common->servers : standard, n ? n : 1, replicas, &err);
+  if (status) {
+    wd_complain("--server: %s", err.message);
+    return status == WD_INVALID_ARGUMENT ? WD_EXIT_USAGE : WD_EXIT_FAILED;
   }
-  return connection;
+  for (size_t i = 0; i < replicas->n; i++) {
+    if ((status = try_open(common, &replicas->list[i], &err))) {
+      wd_complain("%s%s", status == WD_INVALID_ARGUMENT ? "--server: " : "", err.message);
+      wd_replicas_free(replicas);
+      return WD_EXIT_USAGE;
+    }
+  }
+  return WD_EXIT_OK;
+}
+
+int wd_connect(const struct wd_common *common, struct wd_connection **connection) {
+  struct wd_connection_config config = wd_common_config(common);
+  struct wd_replicas replicas;
+  struct wd_error err;
+  int end = wd_find_servers(common, &replicas);
+  if (end) {
+    return end;
+  }
+  if (wd_replicas_connect(&replicas, &config, connection, &err)) {
+    end = wd_report(NULL, &err);
+  }
+  wd_replicas_free(&replicas);
+  return end;
 }
 
 int wd_report(const char *subject, const struct wd_error *err) {

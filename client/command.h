@@ -9,6 +9,7 @@
 
 #include "client/connection.h"
 #include "client/plan.h"
+#include "client/replicas.h"
 #include "service/base/cli.h"
 #include "service/base/error.h"
 
@@ -30,13 +31,15 @@ int wd_command_verify(int argc, char **argv);
 // The options of every command. A command's argp names wd_common_argp as its first child and passes a wd_common on as
 // state->child_inputs[0] at ARGP_KEY_INIT.
 struct wd_common {
-  const char *server;
+  const char *servers[WD_MAX_REPLICAS];  // --server, each of them one address or several; none: the default
+  size_t n_servers;
+  bool server_replaced;  // what the environment named was dropped for what the command line names
   uint64_t timeout_ms;
   bool json;
   struct wd_credentials_config credentials;
 };
 #define WD_COMMON_DEFAULTS \
-  { .server = WD_DEFAULT_SERVER, .timeout_ms = 60000 }
+  { .timeout_ms = 60000 }
 extern const struct argp_child wd_common_children[];
 
 // Keys of options without a short form.
@@ -64,11 +67,16 @@ struct wd_strings {
 };
 void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_state *state);  // exits without memory
 
-// What the options say of every connection.
+// What the options say of every connection, but for its address.
 struct wd_connection_config wd_common_config(const struct wd_common *common);
 
-// Opens a connection as the options say, for messages of up to 4 MiB. On failure it has been said on stderr.
-struct wd_connection *wd_connect(const struct wd_common *common);
+// The servers that the options name, each with an address and credentials that can be used. On failure it has been said
+// on stderr, and the exit status is returned.
+int wd_find_servers(const struct wd_common *common, struct wd_replicas *replicas);
+
+// Opens a connection to one of them that is serving, for messages of up to 4 MiB. On failure it has been said on
+// stderr, and the exit status is returned.
+int wd_connect(const struct wd_common *common, struct wd_connection **connection);
 
 // "weightctl: <subject>: <message>" on stderr; the subject (a model or a file; may be NULL) is quoted if need be.
 // Returns WD_EXIT_FAILED.

@@ -28,6 +28,8 @@
 
 #define INTEGER_ARG(name, number) \
   { .type = GRPC_ARG_INTEGER, .key = (char *)(name), .value.integer = (int)(number) }
+#define STRING_ARG(name, text) \
+  { .type = GRPC_ARG_STRING, .key = (char *)(name), .value.string = (char *)(text) }
 #define POLL_MS 100  // how soon Ctrl-C is noticed while nothing arrives
 
 struct wd_connection {
@@ -163,7 +165,7 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
   c->credentials = *credentials_config;
   uint64_t most = config->max_message_bytes ? config->max_message_bytes : 4u << 20;
   uint64_t ahead = config->ahead_bytes ? config->ahead_bytes : 16u << 20;
-  char agent[] = "weightctl/" WD_VERSION;
+  const char *agent = "weightctl/" WD_VERSION;
   const char *tls_name = credentials_config->name;
   grpc_arg args[] = {
       INTEGER_ARG(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, wd_min_u64(most, INT32_MAX)),
@@ -176,13 +178,18 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
       INTEGER_ARG(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000),
       INTEGER_ARG(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
       INTEGER_ARG(GRPC_ARG_ENABLE_HTTP_PROXY, !loopback),
-      {.type = GRPC_ARG_STRING, .key = (char *)GRPC_ARG_PRIMARY_USER_AGENT_STRING, .value.string = agent},
-      // Last, because it may be left out.
-      {.type = GRPC_ARG_STRING,
-       .key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
-       .value.string = (char *)(tls_name ? tls_name : "")},
+      STRING_ARG(GRPC_ARG_PRIMARY_USER_AGENT_STRING, agent),
+      {.key = NULL},  // room for the two below
+      {.key = NULL},
   };
-  grpc_channel_args channel_args = {sizeof args / sizeof *args - !tls_name, args};
+  size_t n_args = sizeof args / sizeof *args - 2;
+  if (tls_name) {
+    args[n_args++] = (grpc_arg)STRING_ARG(GRPC_SSL_TARGET_NAME_OVERRIDE_ARG, tls_name);
+  }
+  if (config->authority) {
+    args[n_args++] = (grpc_arg)STRING_ARG(GRPC_ARG_DEFAULT_AUTHORITY, config->authority);
+  }
+  grpc_channel_args channel_args = {n_args, args};
   c->channel = grpc_channel_create(target, credentials, &channel_args);
   c->queue = grpc_completion_queue_create_for_next(NULL);
   grpc_channel_credentials_release(credentials);

@@ -174,6 +174,44 @@ enum wd_status wd_description_get(struct wd_connection *connection, const char *
   return status;
 }
 
+enum wd_status wd_description_revision(struct wd_connection *connection, const char *model, const char *if_revision,
+                                       char **revision, struct wd_error *err) {
+  Weightd__V1__DescribeModelRequest request = WEIGHTD__V1__DESCRIBE_MODEL_REQUEST__INIT;
+  struct wd_call *call;
+  struct wd_arena arena = {0};
+  *revision = NULL;
+  request.model = (char *)model;
+  request.no_metadata = request.no_tensors = true;
+  request.if_revision = (char *)(if_revision ? if_revision : "");
+  enum wd_status status =
+      wd_call_start(connection, "/weightd.v1.WeightService/DescribeModel", &request.base, &call, err);
+  if (status) {
+    return status;
+  }
+  for (;;) {
+    ProtobufCMessage *message;
+    status = wd_call_next_message(call, &weightd__v1__model_description__descriptor, &arena, &message, err);
+    if (status || !message) {
+      break;
+    }
+    const Weightd__V1__ModelHeader *header = ((const Weightd__V1__ModelDescription *)message)->header;
+    if (header && !*revision) {
+      *revision = strdup(header->revision);
+    }
+    wd_arena_reset(&arena);
+  }
+  wd_arena_reset(&arena);
+  wd_call_end(call);
+  if (!status && !*revision) {
+    status = wd_fail(err, WD_INTERNAL, "the server's description has no header");
+  }
+  if (status) {
+    free(*revision);
+    *revision = NULL;
+  }
+  return status;
+}
+
 void wd_description_free(struct wd_description *d) {
   for (uint64_t i = 0; i < d->n_tensors; i++) {
     free(d->tensors[i].name);

@@ -40,7 +40,12 @@ struct wd_description {
 enum wd_status wd_description_get(struct wd_connection *connection, const char *model,
                                   struct wd_description *description, struct wd_error *err);
 
-// The two steps of it: adds one described tensor, then checks the whole. For tests, and for wd_description_get.
+// Asks for a model's revision only (malloc'd). Where `if_revision` is given and the server has another one,
+// FAILED_PRECONDITION.
+enum wd_status wd_description_revision(struct wd_connection *connection, const char *model, const char *if_revision,
+                                       char **revision, struct wd_error *err);
+
+// The two steps of wd_description_get: adds one described tensor, then checks the whole. For tests.
 enum wd_status wd_description_add(struct wd_description *description, const Weightd__V1__Tensor *tensor,
                                   struct wd_error *err);
 enum wd_status wd_description_finish(struct wd_description *description, struct wd_error *err);

@@ -291,31 +291,3 @@ bool wd_spans_missing(const struct wd_plan *plan, struct wd_span *have, size_t n
   }
   return true;
 }
-
-bool wd_spans_split(const struct wd_plan *plan, const struct wd_spans *spans, size_t shares, struct wd_spans *out) {
-  uint64_t left = wd_spans_bytes(spans);
-  size_t s = 0;
-  uint64_t quota = left / shares;
-  for (size_t i = 0; i < spans->n; i++) {
-    struct wd_span span = spans->list[i];
-    uint64_t unit = plan->items[span.item].unit;
-    while (s + 1 < shares && span.end - span.begin > quota) {
-      uint64_t take = quota - quota % unit;
-      if (take > 0) {
-        if (!wd_spans_add(&out[s], (struct wd_span){span.item, span.begin, span.begin + take})) {
-          return false;
-        }
-        span.begin += take;
-        left -= take;
-      }
-      s++;
-      quota = left / (shares - s);
-    }
-    if (!wd_spans_add(&out[s], span)) {
-      return false;
-    }
-    left -= span.end - span.begin;
-    quota -= wd_min_u64(quota, span.end - span.begin);
-  }
-  return true;
-}

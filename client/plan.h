@@ -78,9 +78,6 @@ bool wd_spans_whole(const struct wd_plan *plan, struct wd_spans *spans);
 // Ends are brought to the items' units, so that what is asked for can be.
 bool wd_spans_missing(const struct wd_plan *plan, struct wd_span *have, size_t n, struct wd_spans *missing);
 
-// Deals spans out in `shares` lists of about as many bytes each, in order, cut at units.
-bool wd_spans_split(const struct wd_plan *plan, const struct wd_spans *spans, size_t shares, struct wd_spans *out);
-
 // The type's name as in the proto, in lower case on request; its element's bytes (0 for STORED).
 const char *wd_output_name(Weightd__V1__OutputType output);
 bool wd_output_parse(const char *text, Weightd__V1__OutputType *output);

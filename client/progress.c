@@ -92,6 +92,13 @@ void wd_progress_tick(struct wd_progress *p) {
   }
 }
 
+void wd_progress_clear(struct wd_progress *p) {
+  if (p->draw) {
+    fputs("\r\033[K", stderr);
+    p->drawn = 0;
+  }
+}
+
 double wd_progress_stop(struct wd_progress *p) {
   double time = now();
   if (p->draw) {

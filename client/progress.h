@@ -28,6 +28,9 @@ void wd_progress_start(struct wd_progress *progress, const char *label, uint64_t
 // Redraws the bar if it is time to: at most ten times a second.
 void wd_progress_tick(struct wd_progress *progress);
 
+// Takes the bar away until it is drawn next, so that a line can be written.
+void wd_progress_clear(struct wd_progress *progress);
+
 // Takes the bar away. Returns the seconds since the start.
 double wd_progress_stop(struct wd_progress *progress);
 

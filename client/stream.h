@@ -1,48 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fetches spans of a plan and hands every chunk, checked, to a sink.
+// Fetches spans of a plan from one server or several.
 //
-//   spans ──split──► share per connection ──batches──► StreamTensors ──chunks──► checks ──► sink
+//   spans ──► queue ──pieces──► a thread for each connection ──► delivery (StreamTensors, checks) ──► sink
+//               ▲                        │ what a lost server had not delivered
+//               └────────────────────────┘
 //
-// Each connection has a thread that asks for its share in one call, or in several where one request would be longer
-// than servers take. The server must answer exactly what was asked, in order: anything else ends the transfer with a
-// clear error. The caller's thread draws the progress meanwhile.
+// Every server has the same number of connections, each with a thread. A thread makes sure that its server serves the
+// revision that was described, then takes piece after piece. When its server fails, the rest of the piece goes back to
+// the queue, and the thread tries again after 0.25 s, 0.5 s, … up to 8 s, as long as the transfer goes on without it.
+// A server that gave a wrong answer, or says that the request is wrong or the revision another, is not asked again.
+// The transfer fails when no thread is left with hope: each was turned down for good, or failed five times in a row (a
+// server that fell silent for --timeout has used up all five). The caller's thread draws the progress meanwhile and
+// says on stderr which servers come and go.
 #ifndef WD_CLIENT_STREAM_H
 #define WD_CLIENT_STREAM_H
 
-#include "client/chunk.h"
 #include "client/connection.h"
-#include "client/plan.h"
-#include "client/progress.h"
-
-struct wd_sink {
-  void *state;
-  // A chunk of bytes [begin, begin + size) of an item, its CRC right; what to find it with in the pieces is in `place`.
-  // Called from several threads at once where there are several connections. Never with size 0.
-  enum wd_status (*chunk)(void *state, size_t item, uint64_t begin, uint64_t size, uint32_t crc32c,
-                          const struct iovec *pieces, struct wd_place place, struct wd_error *err);
-};
-
-// What the summaries of all spans said. NaN and infinities are counted over delivered values.
-struct wd_stream_counts {
-  uint64_t spans, chunks, bytes, overflows, nans, infinities;
-};
+#include "client/delivery.h"
+#include "client/replicas.h"
 
 struct wd_stream_job {
-  struct wd_connection_config connection;  // its `stop` and `max_message_bytes` are the job's to fill
-  const struct wd_description *description;
-  const struct wd_plan *plan;
-  const struct wd_cut *cut;
-  bool no_companion_scale;
-  uint64_t chunk_bytes;  // 0: the server's default
-  unsigned connections;
-  struct wd_sink sink;
-  struct wd_progress *progress;  // started by the caller; may be NULL
+  struct wd_wanted wanted;
+  struct wd_connection_config connection;  // of each; its address, `stop` and `max_message_bytes` are the job's to fill
+  struct wd_replicas *replicas;            // what each delivered is added to them
+  unsigned connections;                    // to each of them
 };
 
 // Fetches all spans. Those of one output type should stand together: a call asks for one type.
 enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_spans *spans,
                              struct wd_stream_counts *counts, struct wd_error *err);
 
-#define WD_MAX_CONNECTIONS 32
+#define WD_MAX_CONNECTIONS 32  // to one server
 
 #endif

@@ -288,35 +288,6 @@ static void borders_are_units(void **state) {
   wd_spans_free(&missing);
 }
 
-static void shares_are_everything_once(void **state) {
-  (void)state;
-  static uint8_t map[101040];
-  struct wd_plan plan;
-  struct wd_item items[ITEMS];
-  plan_items(&plan, items);
-  for (size_t shares = 1; shares <= 32; shares++) {
-    struct wd_spans all = {0}, out[32] = {0};
-    uint64_t most = 0;
-    size_t spans = 0;
-    assert_true(wd_spans_whole(&plan, &all));
-    assert_int_equal(all.n, ITEMS);
-    assert_true(wd_spans_split(&plan, &all, shares, out));
-    memset(map, 0, sizeof map);
-    for (size_t i = 0; i < shares; i++) {
-      mark(&plan, &out[i], map);
-      most = wd_spans_bytes(&out[i]) > most ? wd_spans_bytes(&out[i]) : most;
-      spans += out[i].n;
-      wd_spans_free(&out[i]);
-    }
-    for (size_t i = 0; i < plan.bytes; i++) {
-      assert_int_equal(map[i], 1);
-    }
-    assert_true(spans >= ITEMS);  // the empty one is in one of them
-    assert_true(most <= plan.bytes / shares + 1100);
-    wd_spans_free(&all);
-  }
-}
-
 static void outputs(void **state) {
   (void)state;
   Weightd__V1__OutputType output;
@@ -335,7 +306,6 @@ int main(void) {
       cmocka_unit_test(choosing),
       cmocka_unit_test(missing_is_what_is_not_had),
       cmocka_unit_test(borders_are_units),
-      cmocka_unit_test(shares_are_everything_once),
       cmocka_unit_test(outputs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Spans of a plan, asked of one server and delivered to a sink: StreamTensors calls, one after the other, whose answers
+// must be exactly what was asked for, in order, every CRC right. Anything else is a failure, and how far it came is
+// known to the byte.
+#ifndef WD_CLIENT_DELIVERY_H
+#define WD_CLIENT_DELIVERY_H
+
+#include "client/chunk.h"
+#include "client/connection.h"
+#include "client/plan.h"
+#include "client/progress.h"
+
+struct wd_sink {
+  void *state;
+  // A chunk of bytes [begin, begin + size) of an item, its CRC right; what to find it with in the pieces is in `place`.
+  // Called from several threads at once where there are several connections. Never with size 0.
+  enum wd_status (*chunk)(void *state, size_t item, uint64_t begin, uint64_t size, uint32_t crc32c,
+                          const struct iovec *pieces, struct wd_place place, struct wd_error *err);
+};
+
+// What is fetched, and where it goes.
+struct wd_wanted {
+  const struct wd_description *description;
+  const struct wd_plan *plan;
+  const struct wd_cut *cut;
+  bool no_companion_scale;
+  uint64_t chunk_bytes;  // 0: the server's default
+  struct wd_sink sink;
+  struct wd_progress *progress;  // started by the caller; may be NULL
+};
+
+// What the summaries of all spans said. NaN and infinities are counted over delivered values; `unsummed` is the bytes
+// that came of spans whose summary did not.
+struct wd_stream_counts {
+  uint64_t spans, chunks, bytes, overflows, nans, infinities, unsummed;
+};
+
+// Whose failure it is: the server's answer or its silence (another server may do better), an answer that is wrong
+// (asking this server again is no use), or our own (the sink, memory).
+enum wd_blame { WD_BLAME_SERVER, WD_BLAME_ANSWER, WD_BLAME_SELF };
+
+struct wd_delivery {
+  struct wd_stream_counts counts;  // added up over all runs
+  struct wd_spans rest;            // of the last run: what was not delivered, in order
+  enum wd_blame blame;             // of the last run's failure
+};
+
+// Asks for `n` spans and takes what comes. Those of one output type should stand together: a call asks for one type.
+enum wd_status wd_delivery_run(struct wd_delivery *delivery, const struct wd_wanted *wanted,
+                               struct wd_connection *connection, const struct wd_span *spans, size_t n,
+                               struct wd_error *err);
+void wd_delivery_free(struct wd_delivery *delivery);
+
+#endif

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several servers that serve the same: one model's tensors come from all of them, and it goes on when one is lost."""
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+
+import oracle
+from ggufwrite import Gguf
+from harness import FULL, PATIENCE, WEIGHTCTL, Server, stream, wait_until
+from test_weightctl import Throttle, journalled, read_file, run
+
+MIB = 1 << 20
+
+
+def write_big(path, seed=0):
+    """92 MB as FP16, from 49 MB."""
+    g = Gguf()
+    block = oracle.blocks("Q8_0", 32 * 1024, seed)
+    for i in range(6):
+        g.tensor(f"blk.{i}.weight", "Q8_0", (1024, 1024 * (5 + i)), block * (5 + i))
+    g.tensor("small", "F32", (7,), np.arange(7, dtype=np.float32).tobytes())
+    g.write(path)
+    return sum(2 * 1024 * 1024 * (5 + i) for i in range(6)) + 14
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("replicas")
+    assert write_big(folder / "big.gguf") == TOTAL
+    return folder
+
+
+TOTAL = 45 * 2 * MIB + 14
+
+
+@pytest.fixture
+def three(serve, root):
+    return [serve(root, expect=None) for _ in range(3)]
+
+
+def addresses(servers):
+    return ",".join(s.address for s in servers)
+
+
+def start(servers, *arguments, env=None):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIGHTD_")}
+    return subprocess.Popen([WEIGHTCTL, "--server", servers, "fetch", "big.gguf", *map(str, arguments)],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**environment, **(env or {})})
+
+
+def end(process, status=0):
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, (process.returncode, out, err)
+    return out, err
+
+
+def part(out):
+    return out.with_name(out.name + ".part.journal")
+
+
+class Slow:
+    """Throttles in front of some servers: each passes `limit` bytes and then holds everything up."""
+
+    def __init__(self, servers, limit):
+        self.proxies = [Throttle(s.address, limit) for s in servers]
+        self.addresses = ",".join(p.address for p in self.proxies)
+
+    def close(self):
+        """Ends the connections, also those that a thread waits for."""
+        for p in self.proxies:
+            for s in p.sockets:
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_RDWR)
+            p.close()
+
+
+def check(out, server):
+    """The file is what one server alone delivers, in whole and tensor by tensor."""
+    run("verify", out, "big.gguf", address=server.address)
+    assert sorted(p.name for p in out.parent.glob("x.*")) == [out.name]
+    assert set(read_file(out)[0]) == {f"blk.{i}.weight" for i in range(6)} | {"small"}
+
+
+# ----------------------------------------------------------------------------------------------------- all alive
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_each_delivers_a_part(three, tmp_path, connections):
+    out = tmp_path / "x.safetensors"
+    report = json.loads(run("fetch", "big.gguf", "--out", out, "--json", "--connections", connections,
+                            address=addresses(three)).stdout)
+    sent = [s.counters().bytes_sent for s in three]
+    assert sum(sent) == TOTAL == report["fetched_bytes"], "every byte came once"
+    assert all(n > 20 * MIB for n in sent), sent
+    assert {s["address"]: s["bytes"] for s in report["servers"]} == {s.address: n for s, n in zip(three, sent)}
+    # Each of them is asked for the revision, one for the description, and each connection makes sure before its piece.
+    assert sum(s.counters().streams_started for s in three) == 3 + 1 + 2 * 3 * connections
+    check(out, three[0])
+
+
+def test_verify_uses_them_too(three, tmp_path):
+    out = tmp_path / "x.safetensors"
+    run("fetch", "big.gguf", "--out", out, address=three[0].address)
+    before = [s.idle().bytes_sent for s in three]
+    run("verify", out, "big.gguf", address=addresses(three))
+    after = [s.idle().bytes_sent for s in three]
+    assert sum(after) - sum(before) == TOTAL and all(a > b for a, b in zip(after, before))
+
+
+def test_how_servers_are_named(three):
+    """Repeated or separated by commas, on the command line or in the environment, which the command line replaces."""
+    a, b, c = (s.address for s in three)
+    both = ["--server", f"{a}, {b}", "--server", c]
+    done = run("fetch", "big.gguf", "--out", "/dev/null", "--json", *both)
+    assert [s["address"] for s in json.loads(done.stdout)["servers"]] == [a, b, c]
+    done = run("fetch", "big.gguf", "--out", "/dev/null", "--json", env={"WEIGHTD_SERVER": f"{a},{b}"})
+    assert [s["address"] for s in json.loads(done.stdout)["servers"]] == [a, b]
+    done = run("fetch", "big.gguf", "--out", "/dev/null", "--json", "--server", c, "--server", f"{c},{c}",
+               env={"WEIGHTD_SERVER": f"{a},{b}"})
+    assert [s["address"] for s in json.loads(done.stdout)["servers"]] == [c], "each once"
+    for wrong in ("", f"{a},", "not an address", "dns:///", "dns:///x:y", ",".join(["h"] + [f"h{i}" for i in range(64)])):
+        assert run("list", "--server", wrong, status=2).stderr.startswith("weightctl: --server: "), wrong
+    assert "looked up" in run("list", "--server", "dns:///no-such-host.invalid", status=1).stderr
+
+
+def test_a_name_with_several_addresses(root, serve, tmp_path):
+    """dns:///NAME: as many servers as addresses, of which one is not there."""
+    wrapper = next((p for p in ("/usr/lib/x86_64-linux-gnu/libnss_wrapper.so",
+                                "/usr/lib/aarch64-linux-gnu/libnss_wrapper.so") if os.path.exists(p)), None)
+    if not wrapper:
+        pytest.skip("no libnss-wrapper here")
+    first = serve(root, listen="127.0.0.1:0")
+    port = first.address.rsplit(":", 1)[1]
+    second = serve(root, listen=f"127.0.0.2:{port}")
+    (tmp_path / "hosts").write_text("".join(f"127.0.0.{i} weights.test\n" for i in (1, 2, 3)))
+    # nss_wrapper must not be among a sanitized program's first libraries; the sanitizer's own may.
+    env = {"LD_PRELOAD": wrapper, "NSS_WRAPPER_HOSTS": str(tmp_path / "hosts"), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    out = tmp_path / "x.safetensors"
+    done = run("fetch", "big.gguf", "--out", out, "--json", address=f"dns:///weights.test:{port}", env=env)
+    assert {s["address"] for s in json.loads(done.stdout)["servers"]} == {f"127.0.0.{i}:{port}" for i in (1, 2, 3)}
+    assert f"127.0.0.3:{port} is left out" in done.stderr or f"127.0.0.3:{port} is lost" in done.stderr
+    assert first.counters().bytes_sent + second.counters().bytes_sent == TOTAL and second.counters().bytes_sent
+    check(out, first)
+
+
+# -------------------------------------------------------------------------------------------------- one is lost
+
+def test_one_killed(three, tmp_path):
+    """SIGKILL in the middle: the others take over what it had not delivered, and nothing else."""
+    out = tmp_path / "x.safetensors"
+    slow = Slow(three[:1], 10 * MIB)  # so that it is surely in the middle of a piece
+    process = start(f"{slow.addresses},{addresses(three[1:])}", "--out", out, "--json")
+    try:
+        assert slow.proxies[0].held.wait(PATIENCE)
+        wait_until(lambda: journalled(part(out)) > TOTAL // 3, "the others to go on meanwhile")
+        three[0].process.kill()
+        three[0].process.wait()
+        slow.close()
+        stdout, stderr = end(process)
+    finally:
+        process.kill()
+    assert "is lost" in stderr and slow.addresses in stderr
+    report = json.loads(stdout)
+    of = {s["address"]: s for s in report["servers"]}
+    assert of[slow.addresses]["losses"] == 1 and 0 < of[slow.addresses]["bytes"] <= 10 * MIB
+    assert sum(s["bytes"] for s in report["servers"]) == report["bytes"] == TOTAL, "no byte was fetched twice"
+    assert sum(s.idle().bytes_sent for s in three[1:]) == TOTAL - of[slow.addresses]["bytes"]
+    check(out, three[1])
+
+
+@pytest.mark.parametrize("rounds", [range(12 if FULL else 3)], ids=["rounds"])
+def test_killed_at_random_moments(root, tmp_path, rng, rounds):
+    """Straight over loopback, again and again: whichever of the three it hits and whenever, the file is right."""
+    for i in rounds:
+        with contextlib.ExitStack() as stack:
+            servers = [Server(root, tmp=tmp_path / "server") for _ in range(3)]
+            for s in servers:
+                stack.callback(s.close, None)
+            out = tmp_path / f"x.{i}.safetensors"
+            process = start(addresses(servers), "--out", out)
+            victim, at = servers[rng.randrange(3)], rng.random() * TOTAL
+            wait_until(lambda: process.poll() is not None or journalled(part(out)) >= at, "the fetch to come that far")
+            victim.process.kill()
+            victim.process.wait()
+            end(process)
+            run("verify", out, "big.gguf", address=next(s for s in servers if s is not victim).address)
+            out.unlink()
+
+
+def test_one_drains(three, tmp_path):
+    """SIGTERM: a server that shuts down refuses further pieces (UNAVAILABLE), and the others deliver them."""
+    out = tmp_path / "x.safetensors"
+    process = start(addresses(three), "--out", out, "--json")
+    try:
+        wait_until(lambda: journalled(part(out)) > TOTAL // 10, "the fetch to begin")
+        three[2].signal(signal.SIGTERM)
+        stdout, _ = end(process)
+    finally:
+        process.kill()
+    report = json.loads(stdout)
+    assert sum(s["bytes"] for s in report["servers"]) == TOTAL
+    check(out, three[0])
+
+
+def test_one_hangs(three, tmp_path):
+    """SIGSTOP: after --timeout of silence the others take over."""
+    out = tmp_path / "x.safetensors"
+    slow = Slow(three[:1], 10 * MIB)
+    process = start(f"{slow.addresses},{addresses(three[1:])}", "--out", out, "--timeout", "2s", "--json")
+    try:
+        assert slow.proxies[0].held.wait(PATIENCE)
+        three[0].signal(signal.SIGSTOP)
+        stdout, stderr = end(process)
+    finally:
+        process.kill()
+        three[0].signal(signal.SIGCONT)
+        slow.close()
+    assert "has sent nothing for 2000 ms" in stderr
+    assert sum(s["bytes"] for s in json.loads(stdout)["servers"]) == TOTAL
+    check(out, three[1])
+
+
+def test_one_hangs_from_the_start(three, tmp_path):
+    three[1].signal(signal.SIGSTOP)
+    try:
+        out = tmp_path / "x.safetensors"
+        done = run("fetch", "big.gguf", "--out", out, "--timeout", "2s", address=addresses(three))
+        assert three[1].address in done.stderr
+        done = run("list", "--timeout", "2s", address=addresses(three[1:]))
+        assert f"asking the server at {three[2].address}" in done.stderr and "big.gguf" in done.stdout
+    finally:
+        three[1].signal(signal.SIGCONT)
+    check(out, three[0])
+
+
+def test_one_comes_back(root, serve, tmp_path):
+    """A server that is restarted at its address is used again."""
+    first, second = serve(root, expect=None), serve(root)
+    slow = Slow([first, second], 10 * MIB)
+    out = tmp_path / "x.safetensors"
+    # The first one for itself, the second through a throttle, so that the end cannot come before the first is back.
+    process = start(f"{first.address},{slow.proxies[1].address}", "--out", out, "--json")
+    try:
+        wait_until(lambda: journalled(part(out)) > 5 * MIB, "the fetch to begin")
+        first.process.kill()
+        first.process.wait()
+        assert slow.proxies[1].held.wait(PATIENCE)
+        again = serve(root, listen=first.address)
+        wait_until(lambda: again.counters().bytes_sent > MIB, "it to be used again")
+        slow.close()  # the second is lost for good: everything is left to the one that came back
+        stdout, stderr = end(process)
+    finally:
+        process.kill()
+        slow.close()
+    of = {s["address"]: s for s in json.loads(stdout)["servers"]}
+    assert of[first.address]["losses"] >= 1 and again.counters().bytes_sent > TOTAL // 2
+    check(out, again)
+
+
+def test_a_single_server_that_is_restarted(root, serve, tmp_path):
+    first = serve(root, expect=None)
+    out = tmp_path / "x.safetensors"
+    process = start(first.address, "--out", out)
+    try:
+        wait_until(lambda: journalled(part(out)) > 5 * MIB, "the fetch to begin")
+        first.process.kill()
+        first.process.wait()
+        again = serve(root, listen=first.address)
+        _, stderr = end(process)
+    finally:
+        process.kill()
+    assert "is lost" in stderr
+    check(out, again)
+
+
+# --------------------------------------------------------------------------------------------- those that refuse
+
+def test_another_revision(root, serve, three, tmp_path):
+    """Servers that disagree about the model are told apart before a byte is fetched."""
+    other = tmp_path / "other"
+    other.mkdir()
+    write_big(other / "big.gguf", seed=0)
+    with open(other / "big.gguf", "ab") as f:
+        f.write(bytes(32))
+    s = serve(other)
+    out = tmp_path / "x.safetensors"
+    done = run("fetch", "big.gguf", "--out", out, address=f"{three[0].address},{s.address}", status=1)
+    assert "revision" in done.stderr and s.address in done.stderr and three[0].address in done.stderr
+    assert not list(tmp_path.glob("x.*")) and not s.counters().bytes_sent
+    # One that comes with another revision while the fetch runs is left out.
+    first, second = three[:2]
+    slow = Slow([second], 10 * MIB)
+    process = start(f"{first.address},{slow.addresses}", "--out", out)
+    try:
+        wait_until(lambda: journalled(part(out)) > 5 * MIB, "the fetch to begin")
+        first.process.kill()
+        first.process.wait()
+        assert slow.proxies[0].held.wait(PATIENCE)
+        again = serve(other, listen=first.address)
+        # Nobody is left who has it: the second is stuck, then lost.
+        wait_until(lambda: b"left out" in os.read(process.stderr.fileno(), 65536), "the stranger to be left out")
+        slow.close()
+        _, stderr = end(process, status=1)
+    finally:
+        process.kill()
+        slow.close()
+    assert "--resume" in stderr and not again.counters().bytes_sent
+    run("fetch", "big.gguf", "--out", out, "--resume", address=second.address)
+    check(out, second)
+
+
+def test_one_without_the_model(three, serve, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    s = serve(empty)
+    out = tmp_path / "x.safetensors"
+    done = run("fetch", "big.gguf", "--out", out, address=f"{s.address},{addresses(three)}")
+    assert f"{s.address} is left out" in done.stderr
+    check(out, three[0])
+    done = run("fetch", "big.gguf", "--out", tmp_path / "y", address=f"{s.address},{s.address.replace('127.0.0.1', 'localhost')}",
+               status=1)
+    assert "none of the 2 servers" in done.stderr
+
+
+def test_none_left(three, tmp_path):
+    """All are lost: the fetch fails, keeps what it has, and goes on from there when there are servers again."""
+    out = tmp_path / "x.safetensors"
+    slow = Slow(three, 10 * MIB)
+    process = start(slow.addresses, "--out", out)
+    try:
+        for proxy in slow.proxies:
+            assert proxy.held.wait(PATIENCE)
+        slow.close()
+        _, stderr = end(process, status=1)
+    finally:
+        process.kill()
+        slow.close()
+    assert "none of the 3 servers is left" in stderr and "--resume" in stderr
+    had = journalled(part(out))
+    assert had > 15 * MIB
+    for s in three:
+        s.idle()
+    before = sum(s.counters().bytes_sent for s in three)
+    run("fetch", "big.gguf", "--out", out, "--resume", address=addresses(three))
+    assert sum(s.counters().bytes_sent for s in three) - before == TOTAL - had
+    check(out, three[0])
+
+
+def test_nobody_there_at_all(tmp_path):
+    for command in (["health"], ["list"], ["fetch", "big.gguf", "--out", tmp_path / "x"]):
+        assert run(*command, address="127.0.0.1:1,127.0.0.1:2", status=1).stderr.startswith("weightctl: ")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------- weightctl killed
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_weightctl_killed_and_resumed(three, tmp_path, connections):
+    """The whole bill, as the servers count it. A chunk for each connection may have been sent and not been written
+    down; on a busy machine, where threads wait for their turn between the two, the one behind it too."""
+    out = tmp_path / "x.safetensors"
+    process = start(addresses(three), "--out", out, "--connections", connections)
+    wait_until(lambda: process.poll() is not None or journalled(part(out)) > TOTAL // 2, "the fetch to come that far")
+    process.kill()
+    process.communicate()
+    for s in three:
+        s.idle()
+    run("fetch", "big.gguf", "--out", out, "--resume", "--connections", connections, address=addresses(three))
+    sent = sum(s.idle().bytes_sent for s in three)
+    print(f"{sent - TOTAL} bytes were sent twice")
+    assert sent <= TOTAL + 2 * 3 * connections * MIB
+    check(out, three[0])
+
+
+# ------------------------------------------------------------------------------------------------ other commands
+
+def test_the_other_commands_ask_one_that_serves(three, tmp_path):
+    """The first that is serving; who it is stands on stderr, and stdout is as always."""
+    dead, drained, alive = three
+    dead.process.kill()
+    dead.process.wait()
+    everyone = addresses(three)
+    # A call that stays open holds the draining server up.
+    watch = stream_slowly(drained)
+    drained.signal(signal.SIGTERM)
+    wait_until(lambda: "NOT_SERVING" in subprocess.run([WEIGHTCTL, "--server", drained.address, "health"],
+                                                      capture_output=True, text=True).stdout
+               or run_fails(drained.address), "it to drain")
+    for command in (["info"], ["list"], ["describe", "big.gguf"], ["stats", "big.gguf", "--tensor", "small"]):
+        alone, done = run(*command, address=alive.address), run(*command, address=everyone)
+        assert f"asking the server at {alive.address}" in done.stderr and dead.address in done.stderr
+        assert command == ["info"] or done.stdout == alone.stdout
+    done = run("health", address=everyone)
+    assert done.stdout == "SERVING\n" and alive.address in done.stderr
+    watch.cancel()
+
+
+def run_fails(address):
+    return subprocess.run([WEIGHTCTL, "--server", address, "list"], capture_output=True).returncode != 0
+
+
+def stream_slowly(server):
+    from harness import pb
+    call = server.new_stub().StreamTensors(pb.StreamTensorsRequest(model="big.gguf"))
+    next(call)
+    return call
