@@ -3,6 +3,7 @@
 
 WEIGHTD and WEIGHTCTL name other programs than those Bazel left.
 """
+import itertools
 import json
 import os
 import pathlib
@@ -78,8 +79,9 @@ class Server:
     """weightd on the folder's models. `client` is how weightctl reaches it: --server and what else it needs."""
 
     def __init__(self, folder, flags, client=()):
-        ready = pathlib.Path(folder, "ready")
-        self.log = open(pathlib.Path(folder, "log"), "w+")
+        number = next(Server.numbers)
+        ready = pathlib.Path(folder, f"ready-{number}")
+        self.log = open(pathlib.Path(folder, f"log-{number}"), "w+")
         self.process = subprocess.Popen(
             [WEIGHTD, "serve", "--model-root", folder, "--listen", "127.0.0.1:0",
              "--ready-file", ready, *flags], stderr=self.log)
@@ -90,6 +92,8 @@ class Server:
             time.sleep(0.01)
         self.address = ready.read_text().strip()
         self.client = [WEIGHTCTL, "--server", self.address, *client]
+
+    numbers = itertools.count()
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ esac
 packages=(gcc g++ bazel-bootstrap bazel-rules-java bazel-rules-proto libgrpc-dev libprotobuf-c-dev protobuf-c-compiler
   protobuf-compiler libisal-dev libxxhash-dev libjansson-dev libssl-dev liburing-dev)
 # Testing.
-[ "$what" = run ] || packages+=(libcmocka-dev clang-format clang-tidy python3-venv libnss-wrapper)
+[ "$what" = run ] || packages+=(libcmocka-dev clang-format clang-tidy python3-venv libnss-wrapper openssl)
 [ "$what" != full ] || packages+=(valgrind)
 
 say() { echo "setup: $*" >&2; }
