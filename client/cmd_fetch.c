@@ -8,6 +8,7 @@
 #include "client/layout.h"
 #include "client/output.h"
 #include "client/partial.h"
+#include "client/shards.h"
 #include "client/stream.h"
 #include "service/base/text.h"
 
@@ -18,7 +19,7 @@ struct options {
   struct wd_strings tensors;
   struct wd_cut cut;
   uint64_t chunk_bytes, ahead_bytes, connections;
-  bool resume, force, quiet;
+  bool resume, force, quiet, index;
   enum wd_progress_mode progress;
 };
 
@@ -28,6 +29,8 @@ enum {
   OPT_TYPE,
   OPT_ROWS,
   OPT_SLICE,
+  OPT_SHARE,
+  OPT_INDEX,
   OPT_UNSCALED,
   OPT_RESUME,
   OPT_FORCE,
@@ -56,6 +59,14 @@ static const struct argp_option argp_options[] = {
      .key = OPT_SLICE,
      .arg = "AXIS:RANK/OF",
      .doc = "only this tensor-parallel slice of each tensor; axis 0 is the slowest, -1 the fastest"},
+    {.name = "share",
+     .key = OPT_SHARE,
+     .arg = "I/N",
+     .doc = "only share I (from 0) of N: whole tensors, in file order, about as many bytes in each share"},
+    {.name = "index",
+     .key = OPT_INDEX,
+     .doc = "with --share, and --out named NAME-00001-of-0000N.safetensors (share 0) and so on: write "
+            "NAME.safetensors.index.json once all N files are there"},
     {.name = "no-companion-scale", .key = OPT_UNSCALED, .doc = "leave NVFP4 tensors unscaled by their companion"},
     {.name = "resume", .key = OPT_RESUME, .doc = "go on with what an interrupted fetch left in FILE.part"},
     {.name = "force", .key = OPT_FORCE, .doc = "replace FILE if it exists"},
@@ -105,6 +116,15 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         argp_error(state, "--slice '%s' is not AXIS:RANK/OF with RANK below OF, such as 0:1/4", arg);
       }
       return 0;
+    case OPT_SHARE:
+      if (!wd_parse_share(arg, &o->wish.share)) {
+        argp_error(state, "--share '%s' is not I/N with I from 0 to N - 1 (N up to %d), such as 0/8", arg,
+                   WD_MAX_SHARES);
+      }
+      return 0;
+    case OPT_INDEX:
+      o->index = true;
+      return 0;
     case OPT_UNSCALED:
       o->wish.no_companion_scale = true;
       return 0;
@@ -151,6 +171,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         argp_error(state, "--out is missing: the name of the file to write, or /dev/null");
       } else if (strcmp(o->out, "-") == 0) {
         argp_error(state, "--out -: tensors are written in place, which standard output does not allow; name a file");
+      } else if (o->index && (!o->wish.share.of || !wd_shard_named(o->out, o->wish.share, &(size_t){0}))) {
+        argp_error(state, "--index needs --share I/N, and an --out that is named by it: NAME-%05u-of-%05u.safetensors",
+                   o->wish.share.index + 1, o->wish.share.of ? o->wish.share.of : 1);
       }
       return 0;
     default:
@@ -174,9 +197,12 @@ static const struct argp argp = {
         "  weightctl fetch llama.gguf --out llama.safetensors --resume\n"
         "  weightctl fetch llama.gguf --out attn.safetensors --tensor 'blk.*.attn_*' --type bf16\n"
         "  weightctl fetch llama.gguf --out part1.safetensors --tensor '*.ffn_up.weight' --slice 0:1/4\n"
+        "  weightctl fetch llama.gguf --out llama-00001-of-00008.safetensors --share 0/8 --index\n"
         "  weightctl fetch llama.gguf --out /dev/null --connections 4\n"
         "  weightctl fetch llama.gguf --out llama.safetensors --server a:50151,b:50151,c:50151\n"
         "\n"
+        "The shares of a model depend on nothing but the model and the options, so that the tasks of a job need not "
+        "talk to each other. The one that finds all files there writes the index: who sees it sees all.\n"
         "Several servers (--server A,B,… or dns:///NAME) share the work; when one is lost the others take over.\n",
     .children = wd_common_children,
 };
@@ -192,6 +218,9 @@ struct outcome {
   uint64_t tensors, bytes, fetched;
   double seconds;
   struct wd_stream_counts counts;
+  // With --index: its name once it is written, and how many files there are.
+  char *index;
+  uint32_t shards;
 };
 
 static void warn(const struct outcome *r, const char *what, uint64_t n, const char *type) {
@@ -231,7 +260,7 @@ static int report(const struct options *o, const struct wd_replicas *replicas, c
     warn(r, "values were infinite already", r->counts.infinities, "");
   }
   if (o->common.json) {
-    return wd_end_output(wd_json_print(
+    json_t *report =
         json_pack("{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
                   wd_json_text(d->model), "revision", wd_json_text(d->revision), "file", wd_json_text(o->out), "type",
                   wd_output_name(o->wish.output), "already_complete", (int)r->already, "tensors",
@@ -239,7 +268,14 @@ static int report(const struct options *o, const struct wd_replicas *replicas, c
                   "chunks", wd_json_u64(r->counts.chunks), "seconds", wd_json_real(r->seconds), "bytes_per_second",
                   wd_json_real(rate), "overflows", wd_json_u64(r->counts.overflows), "nans",
                   wd_json_u64(r->counts.nans), "infinities", wd_json_u64(r->counts.infinities), "bytes_not_counted",
-                  wd_json_u64(r->counts.unsummed), "servers", servers_json(replicas))));
+                  wd_json_u64(r->counts.unsummed), "servers", servers_json(replicas));
+    if (report && o->wish.share.of) {
+      json_object_set_new(report, "share", json_sprintf("%u/%u", o->wish.share.index, o->wish.share.of));
+    }
+    if (report && o->index) {
+      json_object_set_new(report, "index", r->index ? wd_json_text(r->index) : json_null());
+    }
+    return wd_end_output(wd_json_print(report));
   }
   if (o->quiet) {
     return WD_EXIT_OK;
@@ -258,7 +294,24 @@ static int report(const struct options *o, const struct wd_replicas *replicas, c
       print_servers(replicas);
     }
   }
+  if (r->index) {
+    printf("%s: all %u files are there\n", wd_clean(r->index, strlen(r->index), (char[400]){0}, 400), r->shards);
+  } else if (o->index) {
+    printf("  %u of %u files are there; who makes the last one writes the index\n", r->shards, o->wish.share.of);
+  }
   return wd_end_output(true);
+}
+
+// The file is there: writes the index if it is the last, and reports.
+static int finish(const struct options *o, const struct wd_replicas *replicas, const struct wd_description *d,
+                  const struct wd_plan *all, struct outcome *r) {
+  struct wd_error err;
+  if (o->index && wd_shards_index(o->out, d, all, &o->wish, &r->index, &r->shards, &err)) {
+    return wd_report(NULL, &err);
+  }
+  int end = report(o, replicas, d, r);
+  free(r->index);
+  return end;
 }
 
 // Says what is kept of a fetch that did not end well.
@@ -274,7 +327,7 @@ static void tell_resume(const struct wd_partial *partial, const struct wd_plan *
 // With the description there: lays out, fetches, reports.
 static int fetch(const struct options *o, struct wd_replicas *replicas, const struct wd_description *d,
                  struct wd_partial *partial) {
-  struct wd_plan plan = {0};
+  struct wd_plan all = {0}, plan = {0};
   struct wd_layout layout = {0};
   struct wd_spans missing = {0};
   struct outcome outcome = {0};
@@ -283,8 +336,9 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
   enum wd_progress_mode mode = o->quiet ? WD_PROGRESS_NEVER : o->progress;
   json_t *binding = NULL;
   int end;
-  enum wd_status status = wd_plan_create(d, o->tensors.list, o->tensors.n, o->wish.output, &o->cut,
-                                         o->wish.no_companion_scale, &plan, &err);
+  enum wd_status status =
+      wd_plan_create(d, o->tensors.list, o->tensors.n, o->wish.output, &o->cut, o->wish.no_companion_scale, &all, &err);
+  status = status ? status : wd_plan_copy_share(&all, o->wish.share, &plan, &err);
   status = status ? status : wd_layout_create(d, &plan, &o->wish, &layout, &err);
   if (status) {
     end = wd_report(o->model, &err);
@@ -294,7 +348,7 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
   outcome.bytes = plan.bytes;
   if (o->resume && !o->force && wd_partial_complete(partial, &layout)) {
     outcome.already = true;
-    end = report(o, replicas, d, &outcome);
+    end = finish(o, replicas, d, &all, &outcome);
     goto out;
   }
   if (wd_partial_check_free(partial, &err)) {
@@ -339,13 +393,14 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
   } else if (wd_partial_finish(partial, &err)) {
     end = wd_report(NULL, &err);
   } else {
-    end = report(o, replicas, d, &outcome);
+    end = finish(o, replicas, d, &all, &outcome);
   }
 out:
   json_decref(binding);
   wd_spans_free(&missing);
   wd_layout_free(&layout);
   wd_plan_free(&plan);
+  wd_plan_free(&all);
   return end;
 }
 

@@ -103,6 +103,7 @@ struct verification {
   struct wd_safetensors file;
   struct wd_description description;
   struct wd_cut cut;
+  struct wd_share share;
   bool unscaled;
   struct wd_strings patterns;  // that the file was fetched with
   json_t *pattern_list;
@@ -142,6 +143,7 @@ static enum wd_status read_wishes(struct verification *v, struct wd_error *err) 
   const char *slice = wd_safetensors_metadata(&v->file, "weightd.slice");
   const char *unscaled = wd_safetensors_metadata(&v->file, "weightd.no_companion_scale");
   const char *tensors = wd_safetensors_metadata(&v->file, "weightd.tensors");
+  const char *share = wd_safetensors_metadata(&v->file, "weightd.share");
   if (rows && !wd_parse_rows(rows, &v->cut)) {
     return wd_fail(err, WD_FAILED_PRECONDITION, "its metadata `weightd.rows` is %s, which is not BEGIN:END",
                    WD_QUOTE(rows, strlen(rows)));
@@ -149,6 +151,10 @@ static enum wd_status read_wishes(struct verification *v, struct wd_error *err) 
   if (slice && !wd_parse_slice(slice, &v->cut)) {
     return wd_fail(err, WD_FAILED_PRECONDITION, "its metadata `weightd.slice` is %s, which is not AXIS:RANK/OF",
                    WD_QUOTE(slice, strlen(slice)));
+  }
+  if (share && !wd_parse_share(share, &v->share)) {
+    return wd_fail(err, WD_FAILED_PRECONDITION, "its metadata `weightd.share` is %s, which is not I/N",
+                   WD_QUOTE(share, strlen(share)));
   }
   v->unscaled = v->o->unscaled || (unscaled && strcmp(unscaled, "true") == 0);
   v->pattern_list = tensors ? json_loads(tensors, JSON_REJECT_DUPLICATES, NULL) : NULL;
@@ -250,6 +256,26 @@ static int compare_pairs(const void *a, const void *b) {
   return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
 }
 
+// What should be in the file, by what it says of itself.
+static enum wd_status plan_expected(const struct verification *v, struct wd_plan *expected, struct wd_error *err) {
+  const struct wd_description *d = &v->description;
+  const char *type = wd_safetensors_metadata(&v->file, "weightd.output_type");
+  const struct wd_cut whole = {0};
+  Weightd__V1__OutputType output = WEIGHTD__V1__OUTPUT_TYPE__F16;
+  struct wd_plan all = {0};
+  if (type) {
+    wd_output_parse(type, &output);
+  }
+  // Of a share the bytes count, of everything just the names.
+  enum wd_status status =
+      v->share.of
+          ? wd_plan_create(d, v->patterns.list, v->patterns.n, output, &v->cut, v->unscaled, &all, err)
+          : wd_plan_create(d, v->patterns.list, v->patterns.n, WEIGHTD__V1__OUTPUT_TYPE__F16, &whole, true, &all, err);
+  status = status ? status : wd_plan_copy_share(&all, v->share, expected, err);
+  wd_plan_free(&all);
+  return status;
+}
+
 static enum wd_status note_missing(struct verification *v, struct wd_error *err) {
   const struct wd_description *d = &v->description;
   struct wd_plan expected = {0};
@@ -263,9 +289,7 @@ static enum wd_status note_missing(struct verification *v, struct wd_error *err)
       there[tensor] = true;
     }
   }
-  const struct wd_cut whole = {0};
-  enum wd_status status =
-      wd_plan_create(d, v->patterns.list, v->patterns.n, WEIGHTD__V1__OUTPUT_TYPE__F16, &whole, true, &expected, err);
+  enum wd_status status = plan_expected(v, &expected, err);
   for (size_t i = 0; i < expected.n_items; i++) {
     uint64_t tensor = expected.items[i].tensor;
     if (!there[tensor]) {
@@ -274,7 +298,7 @@ static enum wd_status note_missing(struct verification *v, struct wd_error *err)
   }
   wd_plan_free(&expected);
   free(there);
-  return status ? wd_fail_prefix(err, "its metadata `weightd.tensors` does not fit the model") : WD_OK;
+  return status ? wd_fail_prefix(err, "what its metadata says of it does not fit the model") : WD_OK;
 }
 
 static enum wd_status make_plan(struct verification *v, struct wd_error *err) {

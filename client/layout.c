@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/layout.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -95,6 +99,9 @@ static json_t *make_metadata(const struct wd_description *d, const struct wd_pla
   if (wish->no_companion_scale) {
     json_object_set_new(metadata, "weightd.no_companion_scale", json_string("true"));
   }
+  if (wish->share.of) {
+    json_object_set_new(metadata, "weightd.share", json_sprintf("%u/%u", wish->share.index, wish->share.of));
+  }
   json_t *scaled = json_array();
   for (size_t i = 0; i < plan->n_items; i++) {
     if (plan->items[i].scaled) {
@@ -181,8 +188,31 @@ json_t *wd_layout_binding(const struct wd_description *d, const struct wd_wish *
   char digest[33];
   XXH128_hash_t hash = XXH3_128bits(layout->header, layout->header_bytes);
   snprintf(digest, sizeof digest, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-  return json_pack("{s:i, s:o, s:o, s:s, s:o, s:s, s:s, s:b, s:s}", "weightd_journal", 1, "model",
-                   wd_json_text(d->model), "revision", wd_json_text(d->revision), "type", wd_output_name(wish->output),
-                   "tensors", list_patterns(wish), "rows", wish->rows ? wish->rows : "", "slice",
-                   wish->slice ? wish->slice : "", "no_companion_scale", wish->no_companion_scale, "header", digest);
+  json_t *binding =
+      json_pack("{s:i, s:o, s:o, s:s, s:o, s:s, s:s, s:b, s:s}", "weightd_journal", 1, "model", wd_json_text(d->model),
+                "revision", wd_json_text(d->revision), "type", wd_output_name(wish->output), "tensors",
+                list_patterns(wish), "rows", wish->rows ? wish->rows : "", "slice", wish->slice ? wish->slice : "",
+                "no_companion_scale", wish->no_companion_scale, "header", digest);
+  if (binding && wish->share.of) {
+    json_object_set_new(binding, "share", json_sprintf("%u/%u", wish->share.index, wish->share.of));
+  }
+  return binding;
+}
+
+bool wd_layout_matches(const struct wd_layout *layout, const char *path) {
+  struct stat info;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  char *header = malloc(layout->header_bytes);
+  bool same = fd >= 0 && header && fstat(fd, &info) == 0 && (uint64_t)info.st_size == layout->file_bytes;
+  for (size_t at = 0; same && at < layout->header_bytes;) {
+    ssize_t n = pread(fd, header + at, layout->header_bytes - at, (off_t)at);
+    same = n > 0 || (n < 0 && errno == EINTR);
+    at += n > 0 ? (size_t)n : 0;
+  }
+  same = same && memcmp(header, layout->header, layout->header_bytes) == 0;
+  free(header);
+  if (fd >= 0) {
+    close(fd);
+  }
+  return same;
 }

@@ -19,6 +19,7 @@ struct wd_wish {
   const char *rows, *slice;  // as given, or NULL
   Weightd__V1__OutputType output;
   bool no_companion_scale;
+  struct wd_share share;
 };
 
 struct wd_layout {
@@ -31,6 +32,9 @@ struct wd_layout {
 enum wd_status wd_layout_create(const struct wd_description *description, const struct wd_plan *plan,
                                 const struct wd_wish *wish, struct wd_layout *layout, struct wd_error *err);
 void wd_layout_free(struct wd_layout *layout);
+
+// Whether the file at `path` is what the layout describes: its size and header say so.
+bool wd_layout_matches(const struct wd_layout *layout, const char *path);
 
 // What an item is in a file: its dtype and shape.
 void wd_layout_entry(const struct wd_description *description, const struct wd_item *item,

@@ -146,20 +146,7 @@ static bool read_exactly(int fd, void *buffer, size_t size, uint64_t offset) {
 }
 
 bool wd_partial_complete(const struct wd_partial *p, const struct wd_layout *layout) {
-  struct stat info;
-  if (!p->exists) {
-    return false;
-  }
-  int fd = open(p->path, O_RDONLY | O_CLOEXEC);
-  char *header = malloc(layout->header_bytes);
-  bool same = fd >= 0 && header && fstat(fd, &info) == 0 && (uint64_t)info.st_size == layout->file_bytes &&
-              read_exactly(fd, header, layout->header_bytes, 0) &&
-              memcmp(header, layout->header, layout->header_bytes) == 0;
-  free(header);
-  if (fd >= 0) {
-    close(fd);
-  }
-  return same;
+  return p->exists && wd_layout_matches(layout, p->path);
 }
 
 // Writes n pieces at offset, whatever write calls that takes. Moves the pieces.
@@ -348,7 +335,7 @@ enum wd_status wd_partial_begin(struct wd_partial *p, const struct wd_layout *la
 
 // ---------------------------------------------------------------------------------------------------- finishing
 
-static enum wd_status sync_folder(const char *path, struct wd_error *err) {
+enum wd_status wd_sync_folder(const char *path, struct wd_error *err) {
   char *copy = strdup(path);
   if (!copy) {
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory");
@@ -382,7 +369,7 @@ enum wd_status wd_partial_finish(struct wd_partial *p, struct wd_error *err) {
                          QUOTED_PATH(p->path), QUOTED_PATH(p->part))
                : fail_path(p->path, "cannot be given its name", err);
   }
-  enum wd_status status = sync_folder(p->path, err);
+  enum wd_status status = wd_sync_folder(p->path, err);
   wd_journal_remove(p->journal);
   return status;
 }

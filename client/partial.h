@@ -47,6 +47,9 @@ enum wd_status wd_partial_write(struct wd_partial *partial, size_t item, uint64_
 // Makes FILE.part the file.
 enum wd_status wd_partial_finish(struct wd_partial *partial, struct wd_error *err);
 
+// Makes sure that the name `path` is on the disk: syncs its folder.
+enum wd_status wd_sync_folder(const char *path, struct wd_error *err);
+
 bool wd_partial_discards(const struct wd_partial *partial);     // /dev/null
 const char *wd_partial_path(const struct wd_partial *partial);  // of FILE.part
 

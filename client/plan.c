@@ -77,6 +77,17 @@ bool wd_parse_slice(const char *text, struct wd_cut *cut) {
   return true;
 }
 
+bool wd_parse_share(const char *text, struct wd_share *share) {
+  char index[21], of[21];
+  uint64_t index_value, of_value;
+  if (!split(text, '/', index, of) || !wd_parse_u64(of, 1, WD_MAX_SHARES, &of_value) ||
+      !wd_parse_u64(index, 0, of_value - 1, &index_value)) {
+    return false;
+  }
+  *share = (struct wd_share){(uint32_t)index_value, (uint32_t)of_value};
+  return true;
+}
+
 static enum wd_status cut_rows(const struct wd_tensor_info *info, const struct wd_cut *cut, struct wd_item *item,
                                struct wd_error *err) {
   uint64_t row = info->n_shape ? info->shape[info->n_shape - 1] : 1;
@@ -211,6 +222,28 @@ out:
     wd_plan_free(plan);
   }
   return status;
+}
+
+enum wd_status wd_plan_copy_share(const struct wd_plan *plan, struct wd_share share, struct wd_plan *part,
+                                  struct wd_error *err) {
+  uint64_t at = 0;
+  *part = (struct wd_plan){.items = calloc(plan->n_items + 1, sizeof *part->items)};
+  if (!part->items) {
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to plan %zu tensors", plan->n_items);
+  }
+  for (size_t i = 0; i < plan->n_items; i++) {
+    const struct wd_item *item = &plan->items[i];
+    unsigned __int128 middle = (unsigned __int128)at + item->bytes / 2;
+    // Tensors without bytes at the very end belong to the last share.
+    uint64_t its = plan->bytes && share.of ? wd_min_u64((uint64_t)(middle * share.of / plan->bytes), share.of - 1) : 0;
+    if (share.of == 0 || its == share.index) {
+      part->items[part->n_items++] = *item;
+      part->bytes += item->bytes;
+    }
+    at += item->bytes;
+  }
+  part->whole_model = plan->whole_model && part->n_items == plan->n_items;
+  return WD_OK;
 }
 
 void wd_plan_free(struct wd_plan *plan) {

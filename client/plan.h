@@ -22,6 +22,18 @@ struct wd_cut {
   uint32_t rank, of;
 };
 
+// One of `of` shares of about as many bytes each: whole tensors, one after the other in file order. A tensor belongs to
+// the share that its middle byte falls in, so a share differs from the others by less than its largest tensors. of 0:
+// everything.
+struct wd_share {
+  uint32_t index;  // from 0
+  uint32_t of;
+};
+
+// Parses "I/N", I from 0 to N - 1.
+#define WD_MAX_SHARES 99999
+bool wd_parse_share(const char *text, struct wd_share *share);
+
 // Parses "BEGIN:END" (either may be missing) and "AXIS:RANK/OF". False where text is neither.
 bool wd_parse_rows(const char *text, struct wd_cut *cut);
 bool wd_parse_slice(const char *text, struct wd_cut *cut);
@@ -54,6 +66,10 @@ enum wd_status wd_plan_create(const struct wd_description *description, char *co
                               Weightd__V1__OutputType output, const struct wd_cut *cut, bool no_companion_scale,
                               struct wd_plan *plan, struct wd_error *err);
 void wd_plan_free(struct wd_plan *plan);
+
+// A plan of just that share of the plan.
+enum wd_status wd_plan_copy_share(const struct wd_plan *plan, struct wd_share share, struct wd_plan *part,
+                                  struct wd_error *err);
 
 // Bytes [begin, end) of an item. An item without bytes has one empty span.
 struct wd_span {

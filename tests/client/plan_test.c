@@ -288,6 +288,47 @@ static void borders_are_units(void **state) {
   wd_spans_free(&missing);
 }
 
+// Every item is in one share, shares are consecutive, and none is further from the mean than two halves of items.
+static void shares(void **state) {
+  (void)state;
+  struct wd_item items[100];
+  struct wd_share share;
+  uint64_t seed = 3;
+  for (int round = 0; round < 100; round++) {
+    struct wd_plan plan = {.items = items, .n_items = wd_test_random(&seed) % 101, .whole_model = true};
+    uint64_t largest = 0;
+    for (size_t i = 0; i < plan.n_items; i++) {
+      uint64_t bytes = wd_test_random(&seed) % 3 ? wd_test_random(&seed) % (UINT64_C(1) << round % 50) : 0;
+      items[i] = (struct wd_item){.tensor = i, .bytes = bytes, .unit = 1};
+      plan.bytes += bytes;
+      largest = bytes > largest ? bytes : largest;
+    }
+    for (uint32_t of = 1; of < 40; of += 1 + of / 8) {
+      uint64_t next = 0;
+      for (uint32_t index = 0; index < of; index++) {
+        struct wd_plan part;
+        assert_int_equal(wd_plan_copy_share(&plan, (struct wd_share){index, of}, &part, NULL), WD_OK);
+        uint64_t bytes = 0;
+        for (size_t i = 0; i < part.n_items; i++, next++) {
+          assert_true(part.items[i].tensor == next);
+          bytes += part.items[i].bytes;
+        }
+        assert_true(part.bytes == bytes && bytes <= plan.bytes / of + largest + 1 &&
+                    bytes + largest + 1 >= plan.bytes / of);
+        assert_true(part.whole_model == (part.n_items == plan.n_items));
+        wd_plan_free(&part);
+      }
+      assert_true(next == plan.n_items);
+    }
+  }
+  assert_true(wd_parse_share("0/1", &share) && share.index == 0 && share.of == 1);
+  assert_true(wd_parse_share("99998/99999", &share) && share.index == 99998 && share.of == 99999);
+  static const char *const wrong[] = {"1/1", "0/0", "0/100000", "/3", "1/", "1", "-1/3", "1/3/4", ""};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    assert_false(wd_parse_share(wrong[i], &share));
+  }
+}
+
 static void outputs(void **state) {
   (void)state;
   Weightd__V1__OutputType output;
@@ -306,6 +347,7 @@ int main(void) {
       cmocka_unit_test(choosing),
       cmocka_unit_test(missing_is_what_is_not_had),
       cmocka_unit_test(borders_are_units),
+      cmocka_unit_test(shares),
       cmocka_unit_test(outputs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
