@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// How fast one thread decodes, against a memcpy of the same run.
+// How fast one thread decodes, against a memcpy and, to FP16, against ggml in the same run.
 //
-// Each type is decoded to each output twice over: from memory (tensors larger than the cache) and in cache (a tensor of
-// 16,384 elements, again and again). A memcpy of as many bytes as the output has follows every decode, between other
-// buffers of that size, so both meet the machine in the same state. Rates are bytes of output per second, medians of
-// several; the ratio is the decoder's rate over the memcpy's.
+// Each type is decoded to each output, in three working sets:
+//   memory   from memory to memory, tensors larger than the cache
+//   service  as the service does it: from memory to chunks of 1 MiB, which are consumed (here: overwritten) in cache
+//   cache    a tensor of 16,384 elements, again and again
+// With every decode goes a memcpy of as many bytes as the output has, between other buffers of that size, and with
+// --ggml its decoder and conversion, so all meet the machine in the same state. Rates are bytes of output per second,
+// medians of several runs; ratios are medians of those of each run.
 //
 // The blocks are random bits with scales of ordinary size: subnormal numbers, which weights do not have, are slow on
 // some processors.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
+#include "bench/peer.h"
 #include "service/base/cli.h"
 #include "service/base/text.h"
 #include "service/formats/blocks.h"
@@ -24,21 +29,32 @@ static const char *const output_names[WD_DECODED_OUTPUTS] = {"F16", "BF16", "F32
 struct options {
   const char *path;
   const char *type;
-  size_t elements;  // of the larger working set
+  const char *set;   // only this working set
+  const char *ggml;  // the folder of its libraries
+  size_t elements;   // of the larger working set
   int runs;
   bool json;
   bool smoke;
 };
 
-// One measurement: bytes of output per second, and that of the memcpy beside it.
+// What is decoded: `elements`, in pieces, `repeats` times a run. The pieces go to one place after another or all to
+// one.
+struct working_set {
+  const char *name, *what;
+  size_t elements, piece;
+  bool one_place;
+  int repeats;
+};
+
+// The contenders of a run, and what was measured: bytes of output per second, and ours over theirs.
+enum { OURS, MEMCPY, GGML, CONTENDERS };
 struct rate {
-  double decode, copy;
+  double bytes_per_s[CONTENDERS], ratio[CONTENDERS];  // ggml's are 0 where it has nothing to compare
+  size_t differ;                                      // elements of which ggml's bits are others
 };
 
 // The buffers, each as large as the largest case needs.
-struct buffers {
-  uint8_t *blocks, *out, *copy_from, *copy_to;
-};
+enum { BLOCKS, OUT, COPY_FROM, COPY_TO, GGML_OUT, BUFFERS };
 
 static double seconds(void) {
   struct timespec now;
@@ -100,55 +116,116 @@ static void fill(const struct wd_type_info *type, uint8_t *blocks, size_t n) {
   }
 }
 
-// Decodes n blocks and copies as much, `repeats` times each a run.
-static struct rate measure(wd_decode_fn *decode, const struct buffers *b, size_t n, size_t out_bytes, int repeats,
-                           int runs) {
-  double decoding[MOST_RUNS], copying[MOST_RUNS];
-  for (int run = -1; run < runs; run++) {  // the first is not counted
-    double start = seconds();
-    for (int k = 0; k < repeats; k++) {
-      decode(b->blocks, n, 1, b->out);
-      __asm__ volatile("" ::: "memory");  // every repetition counts
+struct bench {
+  const struct options *options;
+  const struct wd_decode_path *path;
+  struct peer *peer;  // NULL without --ggml
+  uint8_t *buffers[BUFFERS];
+  bool first;  // row of the JSON
+};
+
+// One pass of a contender over a working set.
+static void pass(const struct bench *b, const struct working_set *set, const struct wd_type_info *type,
+                 enum wd_output output, int contender) {
+  const size_t width = wd_output_bytes(output);
+  for (size_t at = 0; at < set->elements; at += set->piece) {
+    const size_t elements = set->elements - at < set->piece ? set->elements - at : set->piece;
+    const size_t n = elements / type->block_elements, to = set->one_place ? 0 : at * width;
+    const uint8_t *blocks = b->buffers[BLOCKS] + at / type->block_elements * type->block_bytes;
+    switch (contender) {
+      case OURS:
+        b->path->decode[type->type][output](blocks, n, 1, b->buffers[OUT] + to);
+        break;
+      case MEMCPY:
+        memcpy(b->buffers[COPY_TO] + to, b->buffers[COPY_FROM] + at * width, elements * width);
+        break;
+      default:
+        peer_decode(b->peer, type, blocks, n, b->buffers[GGML_OUT] + to);
     }
-    double middle = seconds();
-    for (int k = 0; k < repeats; k++) {
-      memcpy(b->copy_to, b->copy_from, out_bytes);
-      __asm__ volatile("" ::: "memory");
-    }
-    double end = seconds();
-    if (run >= 0) {
-      decoding[run] = middle - start;
-      copying[run] = end - middle;
-    }
+    __asm__ volatile("" ::: "memory");  // every piece counts
   }
-  const double bytes = (double)out_bytes * repeats;
-  return (struct rate){bytes / median(decoding, runs), bytes / median(copying, runs)};
 }
 
-static void print_row(const struct options *options, const char *set, const struct wd_type_info *type,
-                      const struct rate rates[WD_DECODED_OUTPUTS], bool first) {
-  if (options->json) {
-    printf("%s\n    {\"set\": \"%s\", \"type\": \"%s\"", first ? "" : ",", set, type->name);
-    for (int o = 0; o < WD_DECODED_OUTPUTS; o++) {
-      printf(", \"%s\": {\"bytes_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}", output_names[o], rates[o].decode,
-             rates[o].copy);
+// Elements of FP16 in which ours and ggml's differ, after a pass of both. Any NaN is as good as another.
+static size_t differences(const struct bench *b, const struct working_set *set) {
+  const size_t n = set->one_place ? set->piece : set->elements;
+  size_t count = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint16_t x, y;
+    memcpy(&x, b->buffers[OUT] + 2 * i, 2);
+    memcpy(&y, b->buffers[GGML_OUT] + 2 * i, 2);
+    count += x != y && !((x & 0x7fff) > 0x7c00 && (y & 0x7fff) > 0x7c00);
+  }
+  return count;
+}
+
+static struct rate measure(const struct bench *b, const struct working_set *set, const struct wd_type_info *type,
+                           enum wd_output output) {
+  const bool ggml = output == WD_OUT_F16 && b->peer && peer_has(b->peer, type);
+  const int runs = b->options->runs, contenders = ggml ? CONTENDERS : GGML;
+  double took[CONTENDERS][MOST_RUNS], over[CONTENDERS][MOST_RUNS];
+  struct rate rate = {0};
+  for (int run = -1; run < runs; run++) {  // the first is not counted
+    for (int c = 0; c < contenders; c++) {
+      const double start = seconds();
+      for (int k = 0; k < set->repeats; k++) {
+        pass(b, set, type, output, c);
+      }
+      if (run >= 0) {
+        took[c][run] = seconds() - start;
+        over[c][run] = took[c][run] / took[OURS][run];
+      } else if (c == GGML) {
+        rate.differ = differences(b, set);
+      }
+    }
+  }
+  const double bytes = (double)set->elements * wd_output_bytes(output) * set->repeats;
+  for (int c = 0; c < contenders; c++) {
+    rate.bytes_per_s[c] = bytes / median(took[c], runs);
+    rate.ratio[c] = median(over[c], runs);
+  }
+  return rate;
+}
+
+static void print_json_row(struct bench *b, const struct working_set *set, const struct wd_type_info *type,
+                           const struct rate rates[WD_DECODED_OUTPUTS]) {
+  printf("%s\n    {\"set\": \"%s\", \"type\": \"%s\", \"bits\": %.4g", b->first ? "" : ",", set->name, type->name,
+         8.0 * type->block_bytes / type->block_elements);
+  b->first = false;
+  for (int o = 0; o < WD_DECODED_OUTPUTS; o++) {
+    const struct rate *r = &rates[o];
+    printf(", \"%s\": {\"bytes_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f, \"memcpy_ratio\": %.4g", output_names[o],
+           r->bytes_per_s[OURS], r->bytes_per_s[MEMCPY], r->ratio[MEMCPY]);
+    if (r->bytes_per_s[GGML] > 0) {
+      printf(", \"ggml_bytes_per_s\": %.0f, \"ggml_ratio\": %.4g, \"differ\": %zu", r->bytes_per_s[GGML],
+             r->ratio[GGML], r->differ);
     }
     printf("}");
-    return;
   }
+  printf("}");
+}
+
+static void print_row(const struct wd_type_info *type, const struct rate rates[WD_DECODED_OUTPUTS], bool ggml) {
   printf("%-9s", type->name);
   for (int o = 0; o < WD_DECODED_OUTPUTS; o++) {
-    printf(" %8.2f %6.2f", rates[o].decode / 1e9, rates[o].decode / rates[o].copy);
+    printf(" %8.2f %6.2f", rates[o].bytes_per_s[OURS] / 1e9, rates[o].ratio[MEMCPY]);
+  }
+  if (rates[WD_OUT_F16].bytes_per_s[GGML] > 0) {
+    printf(" %8.2f %6.2f", rates[WD_OUT_F16].bytes_per_s[GGML] / 1e9, rates[WD_OUT_F16].ratio[GGML]);
+    printf(rates[WD_OUT_F16].differ ? "   %zu elements differ" : "", rates[WD_OUT_F16].differ);
+  } else if (ggml) {
+    printf(" %8s %6s", "-", "-");
   }
   printf("\n");
 }
 
 // Measures every type wanted in one working set.
-static void run_set(const struct options *options, const struct wd_decode_path *path, const struct buffers *b,
-                    const char *set, size_t elements, int repeats, bool *first) {
+static void run_set(struct bench *b, const struct working_set *set) {
+  const struct options *options = b->options;
   if (!options->json) {
-    printf("\n%s: %zu elements a tensor, output as GB/s and as a multiple of memcpy\n", set, elements);
-    printf("%-9s %15s %15s %15s\n", "type", "F16", "BF16", "F32");
+    printf("\n%s: %s; output as GB/s and as a multiple of memcpy%s\n", set->name, set->what,
+           b->peer ? ", ggml's FP16 and ours as a multiple of it" : "");
+    printf("%-9s %15s %15s %15s%16s\n", "type", "F16", "BF16", "F32", b->peer ? "ggml" : "");
   }
   for (enum wd_type t = 0; t < WD_TYPE_COUNT; t++) {
     const struct wd_type_info *type = &wd_types[t];
@@ -156,66 +233,78 @@ static void run_set(const struct options *options, const struct wd_decode_path *
     if (options->type && wd_type_by_name(options->type) != type) {
       continue;
     }
-    const size_t n = elements / type->block_elements;
-    fill(type, b->blocks, n);
+    fill(type, b->buffers[BLOCKS], set->elements / type->block_elements);
     for (enum wd_output o = 0; o < WD_DECODED_OUTPUTS; o++) {
-      const size_t out_bytes = n * type->block_elements * wd_output_bytes(o);
-      rates[o] = measure(path->decode[t][o], b, n, out_bytes, repeats, options->runs);
+      rates[o] = measure(b, set, type, o);
     }
-    print_row(options, set, type, rates, *first);
+    if (options->json) {
+      print_json_row(b, set, type, rates);
+    } else {
+      print_row(type, rates, b->peer != NULL);
+    }
     fflush(stdout);
-    *first = false;
   }
 }
 
 static int run(const struct options *options) {
-  const size_t small = 1 << 14, large = options->elements;
-  const size_t most = large > small ? large : small;
-  const struct wd_decode_path *path;
+  const size_t small = 1 << 14, chunk = 1 << 19, large = options->elements / small * small;
+  const struct working_set sets[] = {
+      {"memory", "from memory to memory", large, large, false, 1},
+      {"service", "from memory to chunks of 1 MiB in cache", large, chunk < large ? chunk : large, true, 1},
+      {"cache", "16,384 elements in cache", small, small, false, options->smoke ? 2 : 200},
+  };
+  struct bench b = {.options = options, .first = true};
   struct wd_error err;
-  struct buffers b = {0};
   int status = WD_EXIT_FAILED;
-  if (wd_decode_path_choose(options->path, &path, &err) != WD_OK) {
+  if (wd_decode_path_choose(options->path, &b.path, &err) != WD_OK ||
+      (options->ggml && peer_open(options->ggml, &b.peer, &err) != WD_OK)) {
     fprintf(stderr, "decode: %s\n", err.message);
     return WD_EXIT_USAGE;
   }
-  // Written before they are timed, so that no page is new then. No type has more than 8 bytes an element.
-  uint8_t **all[] = {&b.blocks, &b.out, &b.copy_from, &b.copy_to};
-  for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
-    const size_t size = most * (k == 0 ? 8 : 4);
-    *all[k] = malloc(size);
-    if (!*all[k]) {
-      fprintf(stderr, "decode: no memory for %zu elements\n", most);
+  // Written before they are timed, so that no page is new then; huge pages, so that it matters less where they lie.
+  // No type has more than 8 bytes an element.
+  const size_t huge = (size_t)2 << 20;
+  for (int k = 0; k < BUFFERS; k++) {
+    const size_t size = (large * (k == BLOCKS ? 8 : 4) + huge - 1) / huge * huge;
+    b.buffers[k] = aligned_alloc(huge, size);
+    if (!b.buffers[k]) {
+      fprintf(stderr, "decode: no memory for %zu elements\n", large);
       goto end;
     }
-    memset(*all[k], 1, size);
+    madvise(b.buffers[k], size, MADV_HUGEPAGE);
+    memset(b.buffers[k], 1, size);
   }
-  bool first = true;
   if (options->json) {
-    printf("{\n  \"path\": \"%s\", \"elements\": %zu, \"runs\": %d,\n  \"rows\": [", path->name, large, options->runs);
+    printf("{\n  \"path\": \"%s\", \"elements\": %zu, \"runs\": %d,\n  \"rows\": [", b.path->name, large,
+           options->runs);
   } else {
-    printf("decode path %s, one thread, medians of %d runs\n", path->name, options->runs);
+    printf("decode path %s, one thread, medians of %d runs\n", b.path->name, options->runs);
   }
-  run_set(options, path, &b, "memory", large, 1, &first);
-  run_set(options, path, &b, "cache", small, options->smoke ? 2 : 200, &first);
+  for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
+    if (!options->set || strcmp(options->set, sets[k].name) == 0) {
+      run_set(&b, &sets[k]);
+    }
+  }
   if (options->json) {
     printf("\n  ]\n}\n");
   }
   status = WD_EXIT_OK;
 end:
-  for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
-    free(*all[k]);
+  for (int k = 0; k < BUFFERS; k++) {
+    free(b.buffers[k]);
   }
   return status;
 }
 
-enum { KEY_SMOKE = 256, KEY_JSON, KEY_RUNS };
+enum { KEY_SMOKE = 256, KEY_JSON, KEY_RUNS, KEY_GGML, KEY_SET };
 
 static const struct argp_option option_table[] = {
     {"path", 'p', "NAME", 0, "Decode path (portable, avx2, avx512); the best one without", 0},
     {"type", 't', "TYPE", 0, "Only this tensor type", 0},
     {"elements", 'n', "N", 0, "Elements of the tensors that do not fit the cache (33554432)", 0},
     {"runs", KEY_RUNS, "N", 0, "Runs of which the median counts (9, at most 101)", 0},
+    {"set", KEY_SET, "NAME", 0, "Only this working set (memory, service, cache)", 0},
+    {"ggml", KEY_GGML, "FOLDER", 0, "Measure the ggml of this folder too (libggml-base.so, libggml-cpu.so)", 0},
     {"json", KEY_JSON, NULL, 0, "Print JSON", 0},
     {"smoke", KEY_SMOKE, NULL, 0, "Everything once, tiny: shows that it works, measures nothing", 0},
     {0},
@@ -235,8 +324,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       }
       return 0;
     case 'n':
-      if (!wd_parse_u64(arg, WD_MAX_BLOCK_ELEMENTS, (uint64_t)1 << 32, &value)) {
-        argp_error(state, "--elements wants a number from %d to 2^32", WD_MAX_BLOCK_ELEMENTS);
+      if (!wd_parse_u64(arg, 1 << 14, (uint64_t)1 << 32, &value)) {
+        argp_error(state, "--elements wants a number from 16384 to 2^32");
       }
       options->elements = value;
       return 0;
@@ -245,6 +334,15 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         argp_error(state, "--runs wants a number from 1 to %d", MOST_RUNS);
       }
       options->runs = (int)value;
+      return 0;
+    case KEY_SET:
+      options->set = arg;
+      if (strcmp(arg, "memory") != 0 && strcmp(arg, "service") != 0 && strcmp(arg, "cache") != 0) {
+        argp_error(state, "--set wants memory, service or cache");
+      }
+      return 0;
+    case KEY_GGML:
+      options->ggml = arg;
       return 0;
     case KEY_JSON:
       options->json = true;

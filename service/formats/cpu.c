@@ -6,13 +6,13 @@
 
 // clang's __builtin_cpu_supports does not know F16C. AVX2, which is asked for with it, says that the operating system
 // keeps the registers.
-static bool has_f16c(void) {
+static bool has_f16c_and_fma(void) {
   unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && (c & bit_FMA);
 }
 
 bool wd_cpu_has_avx2(void) {
-  return __builtin_cpu_supports("avx2") && has_f16c();
+  return __builtin_cpu_supports("avx2") && has_f16c_and_fma();
 }
 
 bool wd_cpu_has_avx512(void) {

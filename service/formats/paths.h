@@ -16,8 +16,8 @@
 // What this CPU and its operating system support. In a file of its own, because the files of the paths are compiled for
 // more than that.
 bool wd_cpu_any(void);
-bool wd_cpu_has_avx2(void);    // and F16C
-bool wd_cpu_has_avx512(void);  // F, BW, DQ and VL, and F16C
+bool wd_cpu_has_avx2(void);    // and FMA and F16C
+bool wd_cpu_has_avx512(void);  // F, BW, DQ and VL, FMA and F16C
 
 extern const struct wd_decode_path wd_path_portable;
 #ifdef __x86_64__

@@ -7,6 +7,8 @@
 //
 //   block bytes ──shift, mask, look up──► int8 × 16 ──convert──► float × 16 ──× scale (+ bias)──► F16, BF16 or F32
 //
+// Where few codes share a scale, F16 and BF16 come from tables of results instead: see simd_table.h.
+//
 // Loads stay within the block, even the last one: nothing beyond the input is ever read.
 #ifndef WD_FORMATS_SIMD_H
 #define WD_FORMATS_SIMD_H
@@ -104,30 +106,36 @@ SIMD_FN void put(struct sink *sink, vec16 v) {
   sink->at += 16 * wd_output_bytes(sink->output);
 }
 
-// Codes times a scale.
-SIMD_FN void put_16(struct sink *sink, __m128i codes, float scale) {
-  put(sink, vec_mul(vec_of_i8(codes), vec_set(scale)));
-}
-
+// 32 codes times a scale.
 SIMD_FN void put_32(struct sink *sink, __m256i codes, float scale) {
-  put_16(sink, _mm256_castsi256_si128(codes), scale);
-  put_16(sink, _mm256_extracti128_si256(codes, 1), scale);
-}
-
-// Codes times a scale, plus a bias. To subtract a minimum, add its negation: that rounds alike.
-SIMD_FN void put_16_biased(struct sink *sink, __m128i codes, float scale, float bias) {
-  put(sink, vec_add(vec_mul(vec_of_i8(codes), vec_set(scale)), vec_set(bias)));
-}
-
-SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float bias) {
-  put_16_biased(sink, _mm256_castsi256_si128(codes), scale, bias);
-  put_16_biased(sink, _mm256_extracti128_si256(codes, 1), scale, bias);
+  vec16 first, last;
+  vec_of_32_i8(codes, &first, &last);
+  put(sink, vec_mul(first, vec_set(scale)));
+  put(sink, vec_mul(last, vec_set(scale)));
 }
 
 // 32 codes of which each half has its scale.
 SIMD_FN void put_halves(struct sink *sink, __m256i codes, float lo, float hi) {
-  put_16(sink, _mm256_castsi256_si128(codes), lo);
-  put_16(sink, _mm256_extracti128_si256(codes, 1), hi);
+  vec16 first, last;
+  vec_of_32_i8(codes, &first, &last);
+  put(sink, vec_mul(first, vec_set(lo)));
+  put(sink, vec_mul(last, vec_set(hi)));
+}
+
+// 32 codes times a scale, plus a bias; to subtract a minimum, add its negation, which rounds alike. In the types with a
+// bias, scales have at most 17 bits (a half times six) and codes five, so the product needs no rounding.
+SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float bias) {
+  vec16 first, last;
+  vec_of_32_i8(codes, &first, &last);
+  put(sink, vec_exact_mul_add(first, vec_set(scale), vec_set(bias)));
+  put(sink, vec_exact_mul_add(last, vec_set(scale), vec_set(bias)));
+}
+
+SIMD_FN void put_halves_biased(struct sink *sink, __m256i codes, const float scales[2], const float biases[2]) {
+  vec16 first, last;
+  vec_of_32_i8(codes, &first, &last);
+  put(sink, vec_exact_mul_add(first, vec_set(scales[0]), vec_set(biases[0])));
+  put(sink, vec_exact_mul_add(last, vec_set(scales[1]), vec_set(biases[1])));
 }
 
 // Sixteen small scales times d, to memory, from where each is broadcast.

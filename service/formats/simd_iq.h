@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SIMD decoders of the IQ types: 256 elements, 32 at a time. The entries of the lattice come from tables of eight or
-// four bytes an entry and go side by side into one register; signs are applied to the bytes, which are never zero.
+// four bytes an entry and go side by side into one register. For F32, signs are applied to those bytes, which are never
+// zero; for narrow outputs the bytes are indices into tables of results (simd_table.h), and signs are applied to these.
 #ifndef WD_FORMATS_SIMD_IQ_H
 #define WD_FORMATS_SIMD_IQ_H
 
@@ -11,42 +12,94 @@ SIMD_FN __m256i entries_64(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
   return _mm256_setr_epi64x((long long)a, (long long)b, (long long)c, (long long)d);
 }
 
-SIMD_FN uint64_t pair_32(uint32_t lo, uint32_t hi) {
-  return lo | (uint64_t)hi << 32;
+SIMD_FN __m256i entries_32(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e, uint32_t f, uint32_t g,
+                           uint32_t h) {
+  return _mm256_setr_epi32((int)a, (int)b, (int)c, (int)d, (int)e, (int)f, (int)g, (int)h);
 }
 
-// d * (1/2 + s) * quarter, rounded at every step.
-SIMD_FN float iq_scale(float d, uint32_t s, float quarter) {
-  return d * (0.5f + (float)(int)s) * quarter;
+// ---- IQ2 and IQ3: magnitudes and signs ---------------------------------------------------------------------------
+
+// The signs of eight words: four times seven bits, each completed by its parity. In every byte, the exclusive or of its
+// bits gathers in bit 0.
+SIMD_FN void word_signs(uint32_t signs[8], __m256i words) {
+  __m256i seven = _mm256_and_si256(words, _mm256_set1_epi32(0x7f));
+  seven = _mm256_or_si256(seven, _mm256_and_si256(_mm256_slli_epi32(words, 1), _mm256_set1_epi32(0x7f00)));
+  seven = _mm256_or_si256(seven, _mm256_and_si256(_mm256_slli_epi32(words, 2), _mm256_set1_epi32(0x7f0000)));
+  seven = _mm256_or_si256(seven, _mm256_and_si256(_mm256_slli_epi32(words, 3), _mm256_set1_epi32(0x7f000000)));
+  __m256i p = _mm256_xor_si256(seven, _mm256_srli_epi32(seven, 4));
+  p = _mm256_xor_si256(p, _mm256_srli_epi32(p, 2));
+  p = _mm256_xor_si256(p, _mm256_srli_epi32(p, 1));
+  p = _mm256_slli_epi32(_mm256_and_si256(p, _mm256_set1_epi32(0x01010101)), 7);
+  _mm256_storeu_si256((__m256i *)signs, _mm256_or_si256(seven, p));
 }
 
-// The 32 signs of four times seven bits, each completed by its parity: in every byte, the exclusive or of its bits
-// gathers in bit 0.
-SIMD_FN uint32_t signs_of_word(uint32_t word) {
-  uint32_t seven = (word & 0x7f) | (word << 1 & 0x7f00) | (word << 2 & 0x7f0000) | (word << 3 & 0x7f000000);
-  uint32_t p = seven ^ seven >> 4;
-  p ^= p >> 2;
-  p ^= p >> 1;
-  return seven | (p & 0x01010101) << 7;
+// d * (1/2 + s) * quarter, rounded at every step, of eight whole numbers s.
+SIMD_FN __m256 iq_scales(__m256i s, float d, float quarter) {
+  __m256 halves = _mm256_add_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(0.5f));
+  return times(times(halves, d), quarter);
+}
+
+// What a block of IQ2 knows before its elements: scales, and for narrow outputs the three magnitudes times each.
+struct iq2 {
+  float scales[16];
+  uint8_t tables[16 * 8];
+  uint32_t signs[8];
+};
+
+// Eight scales, the first of them number `at`.
+SIMD_FN void iq2_scales(struct iq2 *iq2, const struct sink *out, int at, __m256 scales) {
+  if (!narrow(out)) {
+    _mm256_storeu_ps(iq2->scales + at, scales);
+    return;
+  }
+  __m128i r0 = results(out, times(scales, WD_IQ2_VALUE(0))), r1 = results(out, times(scales, WD_IQ2_VALUE(1)));
+  __m128i r2 = results(out, times(scales, WD_IQ2_VALUE(2)));
+  tables_of_4(iq2->tables + 8 * at, r0, r1, r2, r2);
+}
+
+// Twice the ranks of IQ2's magnitudes: 8, 25 and 43 make 0, 2 and 4.
+SIMD_FN __m256i iq2_twice(__m256i grid) {
+  return bits_32(grid, 3, 6);
 }
 
 SIMD_FN void block_IQ2_XXS(const uint8_t *b, float factor, struct sink *out) {
-  float d = load_half(b + WD_IQ2_XXS_D);
+  const uint8_t *q = b + WD_IQ2_XXS_Q;
+  __m256 first = _mm256_castsi256_ps(load_32(q)), last = _mm256_castsi256_ps(load_32(q + 32));
+  __m256i words = weave(_mm256_castps_si256(_mm256_shuffle_ps(first, last, 0xdd)));
+  struct iq2 iq2;
   (void)factor;
-  UNROLL for (int k = 0; k < 8; k++) {
-    const uint8_t *q = b + WD_IQ2_XXS_Q + 8 * k;
-    uint32_t word = load_u32(q + 4);
-    __m256i grid = entries_64(wd_iq2xxs[q[0]], wd_iq2xxs[q[1]], wd_iq2xxs[q[2]], wd_iq2xxs[q[3]]);
-    put_32(out, bytes_negated(grid, signs_of_word(word)), iq_scale(d, word >> 28, 0.25f));
+  word_signs(iq2.signs, words);
+  iq2_scales(&iq2, out, 0, iq_scales(_mm256_srli_epi32(words, 28), load_half(b + WD_IQ2_XXS_D), 0.25f));
+  IN_MEMORY(iq2);
+  UNROLL for (int k = 0; k < 8; k++, q += 8) {
+    uint64_t e0 = wd_iq2xxs[q[0]], e1 = wd_iq2xxs[q[1]], e2 = wd_iq2xxs[q[2]], e3 = wd_iq2xxs[q[3]];
+    if (narrow(out)) {
+      __m256i table = _mm256_set1_epi64x((long long)load_u64(iq2.tables + 8 * k));
+      put_few_signed(out, table, iq2_twice(entries_64(e0, e2, e1, e3)), iq2.signs[k]);
+    } else {
+      put_32(out, bytes_negated(entries_64(e0, e1, e2, e3), iq2.signs[k]), iq2.scales[k]);
+    }
   }
 }
 
 // The sixteen scales of IQ2_XS and IQ2_S: the nibbles of eight bytes, low ones first.
-SIMD_FN void iq2_scales(float *scales, const uint8_t *sc, float d) {
+SIMD_FN void iq2_nibble_scales(struct iq2 *iq2, const struct sink *out, const uint8_t *sc, float d) {
   __m128i bytes = _mm_loadl_epi64((const __m128i *)sc);
   __m128i nibbles = _mm_unpacklo_epi8(bits_16(bytes, 0, 15), bits_16(bytes, 4, 15));
-  vec16 s = vec_add(vec_of_i8(nibbles), vec_set(0.5f));
-  vec_store_f32((uint8_t *)scales, vec_mul(vec_mul(s, vec_set(d)), vec_set(0.25f)));
+  iq2_scales(iq2, out, 0, iq_scales(_mm256_cvtepi8_epi32(nibbles), d, 0.25f));
+  iq2_scales(iq2, out, 8, iq_scales(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(nibbles, nibbles)), d, 0.25f));
+}
+
+// Thirty-two elements, the k-th, of IQ2_XS or IQ2_S: four entries.
+SIMD_FN void put_iq2(struct sink *out, const struct iq2 *iq2, int k, uint64_t e0, uint64_t e1, uint64_t e2,
+                     uint64_t e3) {
+  if (narrow(out)) {
+    __m256i twice = in_pair(iq2_twice(entries_64(e0, e2, e1, e3)));
+    put_few_signed(out, load_twice(iq2->tables + 16 * k), twice, iq2->signs[k]);
+  } else {
+    __m256i codes = bytes_negated(entries_64(e0, e1, e2, e3), iq2->signs[k]);
+    put_halves(out, codes, iq2->scales[2 * k], iq2->scales[2 * k + 1]);
+  }
 }
 
 // The signs of sixteen words of IQ2_XS: their seven high bits and the parity, a byte each in the low half of 16 bits.
@@ -62,61 +115,123 @@ SIMD_FN __m256i iq2_xs_signs(__m256i words) {
 SIMD_FN void block_IQ2_XS(const uint8_t *b, float factor, struct sink *out) {
   const uint8_t *q = b + WD_IQ2_XS_Q;
   __m256i packed = _mm256_packus_epi16(iq2_xs_signs(load_32(q)), iq2_xs_signs(load_32(q + 32)));
-  float scale[16];
-  uint32_t signs[8];
+  struct iq2 iq2;
   (void)factor;
-  _mm256_storeu_si256((__m256i *)signs, _mm256_permute4x64_epi64(packed, 0xd8));
-  iq2_scales(scale, b + WD_IQ2_XS_SC, load_half(b + WD_IQ2_XS_D));
+  _mm256_storeu_si256((__m256i *)iq2.signs, _mm256_permute4x64_epi64(packed, 0xd8));
+  iq2_nibble_scales(&iq2, out, b + WD_IQ2_XS_SC, load_half(b + WD_IQ2_XS_D));
+  IN_MEMORY(iq2);
   UNROLL for (int k = 0; k < 8; k++) {
     uint64_t words = load_u64(q + 8 * k);
-    __m256i grid = entries_64(wd_iq2xs[words & 511], wd_iq2xs[words >> 16 & 511], wd_iq2xs[words >> 32 & 511],
-                              wd_iq2xs[words >> 48 & 511]);
-    put_halves(out, bytes_negated(grid, signs[k]), scale[2 * k], scale[2 * k + 1]);
+    put_iq2(out, &iq2, k, wd_iq2xs[words & 511], wd_iq2xs[words >> 16 & 511], wd_iq2xs[words >> 32 & 511],
+            wd_iq2xs[words >> 48 & 511]);
   }
 }
 
+// The indices of sixteen entries of IQ2_S: bytes, and above each two bits of the four bytes at h.
+SIMD_FN void iq2_s_indices(uint16_t indices[16], const uint8_t *q, const uint8_t *h) {
+  const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i to_bit_8 = _mm256_set1_epi64x(256 | 64LL << 16 | 16LL << 32 | 4LL << 48);
+  __m256i bits = _mm256_shuffle_epi8(_mm256_set1_epi32((int)load_u32(h)), byte);
+  bits = _mm256_and_si256(bits, _mm256_set1_epi16(0xff));
+  bits = _mm256_mullo_epi16(bits, to_bit_8);
+  bits = _mm256_and_si256(bits, _mm256_set1_epi16(0x300));
+  _mm256_storeu_si256((__m256i *)indices, _mm256_or_si256(bits, _mm256_cvtepu8_epi16(load_16(q))));
+}
+
 SIMD_FN void block_IQ2_S(const uint8_t *b, float factor, struct sink *out) {
-  float scale[16];
+  struct iq2 iq2;
+  uint16_t indices[32];
   (void)factor;
-  iq2_scales(scale, b + WD_IQ2_S_SC, load_half(b + WD_IQ2_S_D));
+  memcpy(iq2.signs, b + WD_IQ2_S_SIGNS, sizeof iq2.signs);
+  iq2_nibble_scales(&iq2, out, b + WD_IQ2_S_SC, load_half(b + WD_IQ2_S_D));
+  iq2_s_indices(indices, b + WD_IQ2_S_Q, b + WD_IQ2_S_H);
+  iq2_s_indices(indices + 16, b + WD_IQ2_S_Q + 16, b + WD_IQ2_S_H + 4);
+  IN_MEMORY(indices);
+  IN_MEMORY(iq2);
   UNROLL for (int k = 0; k < 8; k++) {
-    const uint8_t *q = b + WD_IQ2_S_Q + 4 * k;
-    uint32_t h = b[WD_IQ2_S_H + k];
-    __m256i grid = entries_64(wd_iq2s[q[0] | (h << 8 & 0x300)], wd_iq2s[q[1] | (h << 6 & 0x300)],
-                              wd_iq2s[q[2] | (h << 4 & 0x300)], wd_iq2s[q[3] | (h << 2 & 0x300)]);
-    put_halves(out, bytes_negated(grid, load_u32(b + WD_IQ2_S_SIGNS + 4 * k)), scale[2 * k], scale[2 * k + 1]);
+    const uint16_t *i = indices + 4 * k;
+    put_iq2(out, &iq2, k, wd_iq2s[i[0]], wd_iq2s[i[1]], wd_iq2s[i[2]], wd_iq2s[i[3]]);
+  }
+}
+
+// What a block of IQ3 knows before its elements: scales, and for narrow outputs the eight magnitudes times each.
+struct iq3 {
+  float scales[8];
+  uint8_t tables[8][16];
+  uint32_t signs[8];
+};
+
+SIMD_FN void iq3_tables(struct iq3 *iq3, const struct sink *out, __m256 magnitudes) {
+  IN_MEMORY(iq3->scales);
+  UNROLL for (int k = 0; k < 8; k++) {
+    if (narrow(out)) {
+      _mm_storeu_si128((__m128i *)iq3->tables[k], results(out, times(magnitudes, iq3->scales[k])));
+    }
+  }
+}
+
+// Thirty-two elements, the k-th: eight entries, whose ranks are bits `shift` + 1 and up of each byte.
+SIMD_FN void put_iq3(struct sink *out, const struct iq3 *iq3, int k, int shift, const uint32_t e[8]) {
+  if (narrow(out)) {
+    __m256i grid = entries_32(e[0], e[1], e[4], e[5], e[2], e[3], e[6], e[7]);
+    put_few_signed(out, load_twice(iq3->tables[k]), bits_32(grid, shift, 14), iq3->signs[k]);
+  } else {
+    __m256i grid = entries_32(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
+    put_32(out, bytes_negated(grid, iq3->signs[k]), iq3->scales[k]);
   }
 }
 
 SIMD_FN void block_IQ3_XXS(const uint8_t *b, float factor, struct sink *out) {
-  float d = load_half(b + WD_IQ3_XXS_D);
+  __m256i words = load_32(b + WD_IQ3_XXS_WORDS);
+  struct iq3 iq3;
   (void)factor;
+  word_signs(iq3.signs, words);
+  _mm256_storeu_ps(iq3.scales, iq_scales(_mm256_srli_epi32(words, 28), load_half(b + WD_IQ3_XXS_D), 0.5f));
+  iq3_tables(&iq3, out, _mm256_setr_ps(4, 12, 20, 28, 36, 44, 52, 62));
+  IN_MEMORY(iq3);
   UNROLL for (int k = 0; k < 8; k++) {
     const uint8_t *q = b + WD_IQ3_XXS_Q + 8 * k;
-    uint32_t word = load_u32(b + WD_IQ3_XXS_WORDS + 4 * k);
-    __m256i grid = entries_64(pair_32(wd_iq3xxs[q[0]], wd_iq3xxs[q[1]]), pair_32(wd_iq3xxs[q[2]], wd_iq3xxs[q[3]]),
-                              pair_32(wd_iq3xxs[q[4]], wd_iq3xxs[q[5]]), pair_32(wd_iq3xxs[q[6]], wd_iq3xxs[q[7]]));
-    put_32(out, bytes_negated(grid, signs_of_word(word)), iq_scale(d, word >> 28, 0.5f));
+    put_iq3(out, &iq3, k, 2,
+            (uint32_t[8]){wd_iq3xxs[q[0]], wd_iq3xxs[q[1]], wd_iq3xxs[q[2]], wd_iq3xxs[q[3]], wd_iq3xxs[q[4]],
+                          wd_iq3xxs[q[5]], wd_iq3xxs[q[6]], wd_iq3xxs[q[7]]});
   }
 }
 
-// Entry n of eight: its index has bit n of h as bit 8.
-SIMD_FN uint32_t iq3_s_entry(const uint8_t *q, uint32_t h, int n) {
-  return wd_iq3s[q[n] | (h << (8 - n) & 0x100)];
+// The indices of sixteen entries of IQ3_S: bytes, and above each one bit of the two bytes at h.
+SIMD_FN void iq3_s_indices(uint16_t indices[16], const uint8_t *q, const uint8_t *h) {
+  const __m256i bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768);
+  __m256i set = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)load_u16(h)), bit), bit);
+  __m256i high = _mm256_and_si256(set, _mm256_set1_epi16(0x100));
+  _mm256_storeu_si256((__m256i *)indices, _mm256_or_si256(high, _mm256_cvtepu8_epi16(load_16(q))));
 }
 
 SIMD_FN void block_IQ3_S(const uint8_t *b, float factor, struct sink *out) {
   float d = load_half(b + WD_IQ3_S_D);
+  uint16_t indices[64];
+  struct iq3 iq3;
   (void)factor;
+  memcpy(iq3.signs, b + WD_IQ3_S_SIGNS, sizeof iq3.signs);
+  // Nibble k of the word is scale k.
+  const __m256i nibble = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+  __m256i s = _mm256_srlv_epi32(_mm256_set1_epi32((int)load_u32(b + WD_IQ3_S_SC)), nibble);
+  s = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(s, _mm256_set1_epi32(15)), 1), _mm256_set1_epi32(1));
+  _mm256_storeu_ps(iq3.scales, times(_mm256_cvtepi32_ps(s), d));
+  UNROLL for (int k = 0; k < 4; k++) {
+    iq3_s_indices(indices + 16 * k, b + WD_IQ3_S_Q + 16 * k, b + WD_IQ3_S_H + 2 * k);
+  }
+  IN_MEMORY(indices);
+  iq3_tables(&iq3, out, _mm256_setr_ps(1, 3, 5, 7, 9, 11, 13, 15));
+  IN_MEMORY(iq3);
   UNROLL for (int k = 0; k < 8; k++) {
-    const uint8_t *q = b + WD_IQ3_S_Q + 8 * k;
-    uint32_t h = b[WD_IQ3_S_H + k], s = b[WD_IQ3_S_SC + k / 2] >> (k % 2 * 4) & 15;
-    __m256i grid = entries_64(
-        pair_32(iq3_s_entry(q, h, 0), iq3_s_entry(q, h, 1)), pair_32(iq3_s_entry(q, h, 2), iq3_s_entry(q, h, 3)),
-        pair_32(iq3_s_entry(q, h, 4), iq3_s_entry(q, h, 5)), pair_32(iq3_s_entry(q, h, 6), iq3_s_entry(q, h, 7)));
-    put_32(out, bytes_negated(grid, load_u32(b + WD_IQ3_S_SIGNS + 4 * k)), d * (float)(int)(1 + 2 * s));
+    const uint16_t *i = indices + 8 * k;
+    put_iq3(out, &iq3, k, 0,
+            (uint32_t[8]){wd_iq3s[i[0]], wd_iq3s[i[1]], wd_iq3s[i[2]], wd_iq3s[i[3]], wd_iq3s[i[4]], wd_iq3s[i[5]],
+                          wd_iq3s[i[6]], wd_iq3s[i[7]]});
   }
 }
+
+// ---- IQ1 and IQ4
+// -----------------------------------------------------------------------------------------------------
 
 // Trits shifted by an eighth, times eight: whole numbers. Their scale is an eighth of the format's, exactly, because
 // that is a half times a small integer; so the product has the same value and rounds alike.
@@ -125,33 +240,85 @@ SIMD_FN __m256i eighths(__m256i trits, __m256i shift) {
   return _mm256_add_epi8(_mm256_add_epi8(four, four), shift);
 }
 
+// Results by the two low bits of a trit: 0, 1, none, -1.
+SIMD_FN void iq1_s_tables(uint8_t tables[64], const struct sink *out, __m256i h, float d) {
+  __m256i s = _mm256_and_si256(_mm256_srli_epi32(h, 11), _mm256_set1_epi32(14));
+  __m256 scales = times(times(_mm256_cvtepi32_ps(_mm256_or_si256(s, _mm256_set1_epi32(1))), d), 0.125f);
+  __m256i down = _mm256_slli_epi32(_mm256_srli_epi32(h, 15), 31);
+  __m256 shift = _mm256_or_ps(_mm256_set1_ps(1), _mm256_castsi256_ps(down));
+  __m128i r0 = results(out, _mm256_mul_ps(scales, shift));
+  __m128i r1 = results(out, _mm256_mul_ps(scales, _mm256_add_ps(shift, _mm256_set1_ps(8))));
+  __m128i r3 = results(out, _mm256_mul_ps(scales, _mm256_sub_ps(shift, _mm256_set1_ps(8))));
+  tables_of_4(tables, r0, r1, r1, r3);
+}
+
 SIMD_FN void block_IQ1_S(const uint8_t *b, float factor, struct sink *out) {
   float d = load_half(b + WD_IQ1_S_D);
+  uint8_t tables[64];
   (void)factor;
+  if (narrow(out)) {
+    iq1_s_tables(tables, out, _mm256_cvtepu16_epi32(load_16(b + WD_IQ1_S_H)), d);
+    IN_MEMORY(tables);
+  }
   UNROLL for (int k = 0; k < 8; k++) {
     const uint8_t *q = b + WD_IQ1_S_Q + 4 * k;
     uint32_t h = load_u16(b + WD_IQ1_S_H + 2 * k);
-    __m256i trits = entries_64(wd_iq1s[q[0] | (h << 8 & 0x700)], wd_iq1s[q[1] | (h << 5 & 0x700)],
-                               wd_iq1s[q[2] | (h << 2 & 0x700)], wd_iq1s[q[3] | (h >> 1 & 0x700)]);
-    __m256i shift = _mm256_set1_epi8(h & 0x8000 ? -1 : 1);
-    put_32(out, eighths(trits, shift), d * (float)(int)(2 * (h >> 12 & 7) + 1) * 0.125f);
+    uint64_t e0 = wd_iq1s[q[0] | (h << 8 & 0x700)], e1 = wd_iq1s[q[1] | (h << 5 & 0x700)];
+    uint64_t e2 = wd_iq1s[q[2] | (h << 2 & 0x700)], e3 = wd_iq1s[q[3] | (h >> 1 & 0x700)];
+    if (narrow(out)) {
+      __m256i trits = entries_64(e0, e2, e1, e3);
+      __m256i twice = _mm256_and_si256(_mm256_add_epi8(trits, trits), _mm256_set1_epi8(6));
+      put_few(out, _mm256_set1_epi64x((long long)load_u64(tables + 8 * k)), twice);
+    } else {
+      __m256i shift = _mm256_set1_epi8(h & 0x8000 ? -1 : 1);
+      put_32(out, eighths(entries_64(e0, e1, e2, e3), shift), d * (float)(int)(2 * (h >> 12 & 7) + 1) * 0.125f);
+    }
+  }
+}
+
+// An eighth of the sixteen scales of IQ1_M: three bits each, four in a word.
+SIMD_FN void iq1_m_scales(float scales[16], const uint8_t *sc, float d) {
+  const __m256i field = _mm256_setr_epi32(0, 3, 6, 9, 16, 19, 22, 25);
+  UNROLL for (int k = 0; k < 2; k++) {
+    __m256i s = _mm256_srlv_epi32(_mm256_set1_epi32((int)load_u32(sc + 4 * k)), field);
+    s = _mm256_slli_epi32(_mm256_and_si256(s, _mm256_set1_epi32(7)), 1);
+    __m256 odd = _mm256_cvtepi32_ps(_mm256_or_si256(s, _mm256_set1_epi32(1)));
+    _mm256_storeu_ps(scales + 8 * k, times(times(odd, d), 0.125f));
   }
 }
 
 SIMD_FN void block_IQ1_M(const uint8_t *b, float factor, struct sink *out) {
-  const __m256i down = _mm256_setr_epi64x(8, 8 << 4, 8 << 8, 8 << 12);  // the shift's sign in each of four nibbles
   uint64_t sc = load_u64(b + WD_IQ1_M_SC);
   float d = half_bits((sc >> 12 & 0xf) | (sc >> 24 & 0xf0) | (sc >> 36 & 0xf00) | (sc >> 48 & 0xf000));
+  struct table tables[8];
+  float scales[16];
   (void)factor;
+  iq1_m_scales(scales, b + WD_IQ1_M_SC, d);
+  IN_MEMORY(scales);
+  if (narrow(out)) {
+    // By the two low bits of a trit and the sign of its shift.
+    const __m256 levels = _mm256_setr_ps(1, 9, 0, -7, -1, 7, 0, -9);
+    UNROLL for (int k = 0; k < 8; k++) {
+      tables[k] = table_of(out, times(levels, scales[2 * k]), times(levels, scales[2 * k + 1]));
+    }
+    IN_MEMORY(tables);
+  }
   UNROLL for (int k = 0; k < 8; k++) {
     const uint8_t *q = b + WD_IQ1_M_Q + 4 * k;
-    uint32_t h = load_u16(b + WD_IQ1_M_H + 2 * k), s = (uint32_t)(sc >> (k / 2 * 16 + k % 2 * 6));
-    __m256i trits = entries_64(wd_iq1s[q[0] | (h << 8 & 0x700)], wd_iq1s[q[1] | (h << 4 & 0x700)],
-                               wd_iq1s[q[2] | (h & 0x700)], wd_iq1s[q[3] | (h >> 4 & 0x700)]);
-    __m256i mask = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(h), down), down);
-    __m256i shift = _mm256_or_si256(mask, _mm256_set1_epi8(1));
-    float lo = d * (float)(int)(2 * (s & 7) + 1), hi = d * (float)(int)(2 * (s >> 3 & 7) + 1);
-    put_halves(out, eighths(trits, shift), lo * 0.125f, hi * 0.125f);
+    uint32_t h = load_u16(b + WD_IQ1_M_H + 2 * k);
+    uint64_t e0 = wd_iq1s[q[0] | (h << 8 & 0x700)], e1 = wd_iq1s[q[1] | (h << 4 & 0x700)];
+    uint64_t e2 = wd_iq1s[q[2] | (h & 0x700)], e3 = wd_iq1s[q[3] | (h >> 4 & 0x700)];
+    if (narrow(out)) {
+      const __m256i bit = _mm256_setr_epi64x(8, 8 << 8, 8 << 4, 8 << 12);  // the shift's sign in each of four nibbles
+      __m256i down = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(h), bit), bit);
+      __m256i trits = _mm256_and_si256(entries_64(e0, e2, e1, e3), _mm256_set1_epi8(3));
+      put_of(out, &tables[k], in_pair(_mm256_or_si256(trits, _mm256_and_si256(down, _mm256_set1_epi8(4)))));
+    } else {
+      const __m256i bit = _mm256_setr_epi64x(8, 8 << 4, 8 << 8, 8 << 12);
+      __m256i down = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(h), bit), bit);
+      __m256i shift = _mm256_or_si256(down, _mm256_set1_epi8(1));
+      put_halves(out, eighths(entries_64(e0, e1, e2, e3), shift), scales[2 * k], scales[2 * k + 1]);
+    }
   }
 }
 
@@ -162,7 +329,7 @@ SIMD_FN void block_IQ4_XS(const uint8_t *b, float factor, struct sink *out) {
   (void)factor;
   UNROLL for (int k = 0; k < 8; k++) {
     int s = (int)((low >> (4 * k) & 15) | (high >> (2 * k) & 3) << 4) - 32;
-    put_32(out, look_up(table, nibbles_32(b + WD_IQ4_XS_Q + 16 * k)), d * (float)s);
+    put_nibbles(out, b + WD_IQ4_XS_Q + 16 * k, table, d * (float)s);
   }
 }
 

@@ -3,7 +3,17 @@
 #ifndef WD_FORMATS_SIMD_K_H
 #define WD_FORMATS_SIMD_K_H
 
-#include "service/formats/simd.h"
+#include "service/formats/simd_table.h"
+
+// Twice the two bits number n of every byte.
+SIMD_FN __m256i twice_two_bits(__m256i bytes, int n) {
+  return _mm256_and_si256(n == 0 ? _mm256_slli_epi16(bytes, 1) : _mm256_srli_epi16(bytes, 2 * n - 1),
+                          _mm256_set1_epi8(6));
+}
+
+SIMD_FN __m256 q2_k_level(float code, __m256 scales, __m256 biases) {
+  return _mm256_fmadd_ps(_mm256_set1_ps(code), scales, biases);
+}
 
 SIMD_FN void block_Q2_K(const uint8_t *b, float factor, struct sink *out) {
   float scale[16], bias[16];
@@ -11,10 +21,23 @@ SIMD_FN void block_Q2_K(const uint8_t *b, float factor, struct sink *out) {
   (void)factor;
   scale_16(scale, bits_16(sc, 0, 15), load_half(b + WD_Q2_K_D));
   scale_16(bias, bits_16(sc, 4, 15), -load_half(b + WD_Q2_K_DMIN));
+  if (narrow(out)) {
+    uint8_t tables[16 * 8];
+    UNROLL for (int k = 0; k < 16; k += 8) {
+      __m256 s = _mm256_loadu_ps(scale + k), m = _mm256_loadu_ps(bias + k);
+      tables_of_4(tables + 8 * k, results(out, q2_k_level(0, s, m)), results(out, q2_k_level(1, s, m)),
+                  results(out, q2_k_level(2, s, m)), results(out, q2_k_level(3, s, m)));
+    }
+    IN_MEMORY(tables);
+    UNROLL for (int k = 0; k < 8; k++) {
+      __m256i twice = twice_two_bits(weave(load_32(b + WD_Q2_K_Q + k / 4 * 32)), k % 4);
+      put_few(out, load_twice(tables + 16 * k), in_pair(twice));
+    }
+    return;
+  }
   UNROLL for (int k = 0; k < 8; k++) {  // 32 elements
     __m256i codes = bits_32(load_32(b + WD_Q2_K_Q + k / 4 * 32), k % 4 * 2, 3);
-    put_16_biased(out, _mm256_castsi256_si128(codes), scale[2 * k], bias[2 * k]);
-    put_16_biased(out, _mm256_extracti128_si256(codes, 1), scale[2 * k + 1], bias[2 * k + 1]);
+    put_halves_biased(out, codes, scale + 2 * k, bias + 2 * k);
   }
 }
 
@@ -34,6 +57,20 @@ SIMD_FN void block_Q3_K(const uint8_t *b, float factor, struct sink *out) {
   float scale[16];
   (void)factor;
   scale_16(scale, q3_k_scales(b + WD_Q3_K_SC), load_half(b + WD_Q3_K_D));
+  if (narrow(out)) {
+    const __m256 levels = _mm256_setr_ps(-4, -3, -2, -1, 0, 1, 2, 3);
+    __m256i high = weave(hmask);
+    struct table tables[8];  // eight results for each sixteen elements
+    UNROLL for (int k = 0; k < 8; k++) {
+      tables[k] = table_of(out, times(levels, scale[2 * k]), times(levels, scale[2 * k + 1]));
+    }
+    IN_MEMORY(tables);
+    UNROLL for (int k = 0; k < 8; k++) {
+      __m256i low = bits_32(weave(load_32(b + WD_Q3_K_Q + k / 4 * 32)), k % 4 * 2, 3);
+      put_of(out, &tables[k], in_pair(_mm256_or_si256(low, where_bit(high, k, 4))));
+    }
+    return;
+  }
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q3_K_Q + k / 4 * 32), k % 4 * 2, 3);
     __m256i codes = _mm256_sub_epi8(_mm256_or_si256(low, where_bit(hmask, k, 4)), four);
@@ -54,6 +91,18 @@ SIMD_FN void block_Q4_K(const uint8_t *b, float factor, struct sink *out) {
   float scales[16];
   (void)factor;
   k_scales(scales, b + WD_Q4_K_SC, load_half(b + WD_Q4_K_D), load_half(b + WD_Q4_K_DMIN));
+  if (narrow(out)) {
+    struct table tables[8];
+    UNROLL for (int k = 0; k < 8; k++) {
+      tables[k] = table_of(out, exact_times_plus(first_8(counting()), scales[k], scales[8 + k]),
+                           exact_times_plus(last_8(counting()), scales[k], scales[8 + k]));
+    }
+    IN_MEMORY(tables);
+    UNROLL for (int k = 0; k < 8; k++) {
+      put_of(out, &tables[k], bits_32(weave(load_32(b + WD_Q4_K_Q + k / 2 * 32)), k % 2 * 4, 15));
+    }
+    return;
+  }
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i codes = bits_32(load_32(b + WD_Q4_K_Q + k / 2 * 32), k % 2 * 4, 15);
     put_32_biased(out, codes, scales[k], scales[8 + k]);
@@ -85,21 +134,31 @@ SIMD_FN void block_Q6_K(const uint8_t *b, float factor, struct sink *out) {
 }
 
 SIMD_FN void block_Q8_K(const uint8_t *b, float factor, struct sink *out) {
-  float d = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int)load_u32(b + WD_Q8_K_D))));
+  vec16 d = vec_set(_mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int)load_u32(b + WD_Q8_K_D)))));
   (void)factor;
   UNROLL for (int k = 0; k < 16; k++) {
-    put_16(out, load_16(b + WD_Q8_K_Q + 16 * k), d);
+    put(out, vec_mul(vec_load_i8(b + WD_Q8_K_Q + 16 * k), d));
   }
 }
 
 // ---- Ternary types -------------------------------------------------------------------------------------------------
 
 // A byte is a fraction of 256, its first trit the whole part of three times it: 0 below 86, 1 below 171, else 2.
-// The trits less one.
+// The trits, negated.
 SIMD_FN __m256i first_trits(__m256i q) {
   __m256i some = _mm256_cmpeq_epi8(_mm256_max_epu8(q, _mm256_set1_epi8(86)), q);
   __m256i two = _mm256_cmpeq_epi8(_mm256_max_epu8(q, _mm256_set1_epi8((char)171)), q);
-  return _mm256_sub_epi8(_mm256_sub_epi8(_mm256_set1_epi8(-1), some), two);
+  return _mm256_add_epi8(some, two);
+}
+
+SIMD_FN void put_trits(struct sink *out, __m256i q, float d) {
+  put_32(out, _mm256_sub_epi8(_mm256_set1_epi8(-1), first_trits(q)), d);
+}
+
+// By a table of results for the trits 0, none, 2 and 1, whose negations are 0, -2 and -1.
+SIMD_FN void put_woven_trits(struct sink *out, __m256i q, __m256i table) {
+  __m256i trits = first_trits(q);
+  put_few(out, table, _mm256_and_si256(_mm256_add_epi8(trits, trits), _mm256_set1_epi8(6)));
 }
 
 // Drops the first trit: the fraction of three times the byte.
@@ -107,27 +166,50 @@ SIMD_FN __m256i times_3(__m256i q) {
   return _mm256_add_epi8(_mm256_add_epi8(q, q), q);
 }
 
+// Elements 0 to 159 are five trits of 32 bytes. Then come sixteen bytes with five trits and the four of h with four:
+// together six times sixteen elements, in pairs.
 SIMD_FN void block_TQ1_0(const uint8_t *b, float factor, struct sink *out) {
   float d = load_half(b + WD_TQ1_0_D);
   __m256i q = load_32(b + WD_TQ1_0_Q);
-  (void)factor;
-  UNROLL for (int n = 0; n < 5; n++) {
-    put_32(out, first_trits(q), d);
-    q = times_3(q);
-  }
-  // Sixteen bytes with five trits, then the four of h with four: together six times sixteen elements, in pairs.
-  __m256i q0 = _mm256_castsi128_si256(load_16(b + WD_TQ1_0_Q + 32)), q1 = times_3(q0);
-  __m256i q2 = times_3(q1), q3 = times_3(q2), q4 = times_3(q3);
   __m256i h0 = _mm256_set1_epi32((int)load_u32(b + WD_TQ1_0_H)), h1 = times_3(h0), h2 = times_3(h1), h3 = times_3(h2);
   __m256i h = _mm256_blend_epi32(_mm256_blend_epi32(h0, h1, 0x22), _mm256_blend_epi32(h2, h3, 0x88), 0xcc);
-  put_32(out, first_trits(_mm256_inserti128_si256(q0, _mm256_castsi256_si128(q1), 1)), d);
-  put_32(out, first_trits(_mm256_inserti128_si256(q2, _mm256_castsi256_si128(q3), 1)), d);
-  put_32(out, first_trits(_mm256_inserti128_si256(q4, _mm256_castsi256_si128(h), 1)), d);
+  __m256i q0 = _mm256_castsi128_si256(load_16(b + WD_TQ1_0_Q + 32)), q1 = times_3(q0);
+  __m256i q2 = times_3(q1), q3 = times_3(q2), q4 = times_3(q3);
+  __m256i pairs[3] = {_mm256_inserti128_si256(q0, _mm256_castsi256_si128(q1), 1),
+                      _mm256_inserti128_si256(q2, _mm256_castsi256_si128(q3), 1),
+                      _mm256_inserti128_si256(q4, _mm256_castsi256_si128(h), 1)};
+  (void)factor;
+  if (narrow(out)) {
+    __m256i table = _mm256_broadcastsi128_si256(results(out, times(_mm256_setr_ps(-1, 0, 1, 0, 0, 0, 0, 0), d)));
+    q = weave(q);
+    UNROLL for (int n = 0; n < 5; n++) {
+      put_woven_trits(out, q, table);
+      q = times_3(q);
+    }
+    UNROLL for (int k = 0; k < 3; k++) {
+      put_woven_trits(out, weave(pairs[k]), table);
+    }
+    return;
+  }
+  UNROLL for (int n = 0; n < 5; n++) {
+    put_trits(out, q, d);
+    q = times_3(q);
+  }
+  UNROLL for (int k = 0; k < 3; k++) {
+    put_trits(out, pairs[k], d);
+  }
 }
 
 SIMD_FN void block_TQ2_0(const uint8_t *b, float factor, struct sink *out) {
   float d = load_half(b + WD_TQ2_0_D);
   (void)factor;
+  if (narrow(out)) {
+    __m256i table = _mm256_broadcastsi128_si256(results(out, times(_mm256_setr_ps(-1, 0, 1, 2, 0, 0, 0, 0), d)));
+    UNROLL for (int k = 0; k < 8; k++) {
+      put_few(out, table, twice_two_bits(weave(load_32(b + WD_TQ2_0_Q + k / 4 * 32)), k % 4));
+    }
+    return;
+  }
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i two = bits_32(load_32(b + WD_TQ2_0_Q + k / 4 * 32), k % 4 * 2, 3);
     put_32(out, _mm256_sub_epi8(two, _mm256_set1_epi8(1)), d);

@@ -11,13 +11,13 @@
 // One element a block: sixteen at a time; what is left goes through a buffer of sixteen.
 #define LOOP_1(name, bytes, width, sink)                    \
   for (; n_blocks >= 16; n_blocks -= 16, b += 16 * bytes) { \
-    put(&sink, load_##name(b));                             \
+    put(&sink, load_##name(b, sink.output));                \
   }                                                         \
   if (n_blocks > 0) {                                       \
     uint8_t padded[16 * bytes] = {0}, values[16 * 4];       \
     struct sink rest = {values, sink.output};               \
     memcpy(padded, b, (bytes)*n_blocks);                    \
-    put(&rest, load_##name(padded));                        \
+    put(&rest, load_##name(padded, sink.output));           \
     memcpy(sink.at, values, (width)*n_blocks);              \
   }
 

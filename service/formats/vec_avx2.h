@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sixteen floats as two AVX registers, for the decoders of simd_*.h: AVX2 and F16C, without FMA.
+// Sixteen floats as two AVX registers, for the decoders of simd_*.h: AVX2, FMA and F16C.
 // vec_avx512.h has the same names.
 #ifndef WD_FORMATS_VEC_AVX2_H
 #define WD_FORMATS_VEC_AVX2_H
@@ -30,11 +30,31 @@ SIMD_FN vec16 vec_add(vec16 a, vec16 b) {
   return (vec16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }
 
+// a * b + c where a * b needs no rounding, so that fusing them changes no bit.
+SIMD_FN vec16 vec_exact_mul_add(vec16 a, vec16 b, vec16 c) {
+  return (vec16){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+
 // ---- From integers and other floats, sixteen at p, unaligned ------------------------------------------------------
 
 SIMD_FN vec16 vec_of_i8(__m128i codes) {
   __m256i lo = _mm256_cvtepi8_epi32(codes), hi = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes));
   return (vec16){_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
+}
+
+SIMD_FN vec16 vec_load_i8(const uint8_t *p) {
+  __m256i lo = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+  __m256i hi = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)));
+  return (vec16){_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)};
+}
+
+// 32 codes in two. By way of memory: loads widen bytes more than twice as fast as registers do.
+SIMD_FN void vec_of_32_i8(__m256i codes, vec16 *first, vec16 *last) {
+  uint8_t bytes[32];
+  _mm256_storeu_si256((__m256i *)bytes, codes);
+  __asm__("" : "+m"(bytes));
+  *first = vec_load_i8(bytes);
+  *last = vec_load_i8(bytes + 16);
 }
 
 SIMD_FN vec16 vec_load_i16(const uint8_t *p) {
@@ -71,6 +91,21 @@ SIMD_FN vec16 vec_load_i64(const uint8_t *p) {
   return (vec16){_mm256_set_m128(b, a), _mm256_set_m128(d, c)};
 }
 
+// Eight 64-bit integers, those that do not fit 32 bits as the nearest that does.
+SIMD_FN __m256 floats_of_clamped_i64(const uint8_t *p) {
+  __m256 a = _mm256_loadu_ps((const float *)p), b = _mm256_loadu_ps((const float *)p + 8);
+  __m256i low = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
+  __m256i high = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
+  __m256i fits = _mm256_cmpeq_epi32(_mm256_srai_epi32(low, 31), high);
+  __m256i bound = _mm256_xor_si256(_mm256_srai_epi32(high, 31), _mm256_set1_epi32(0x7fffffff));
+  __m256i clamped = _mm256_blendv_epi8(bound, low, fits);
+  return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(clamped, 0xd8));
+}
+
+SIMD_FN vec16 vec_load_clamped_i64(const uint8_t *p) {
+  return (vec16){floats_of_clamped_i64(p), floats_of_clamped_i64(p + 64)};
+}
+
 SIMD_FN vec16 vec_load_f16(const uint8_t *p) {
   const __m128i *q = (const __m128i *)p;
   return (vec16){_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
@@ -93,11 +128,13 @@ SIMD_FN vec16 vec_load_f64(const uint8_t *p) {
   return (vec16){_mm256_set_m128(b, a), _mm256_set_m128(d, c)};
 }
 
-// ---- To the outputs, sixteen at p, unaligned ----------------------------------------------------------------------
+// ---- To the outputs ------------------------------------------------------------------------------------------------
 
-SIMD_FN void vec_store_f16(uint8_t *p, vec16 v) {
-  _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
-  _mm_storeu_si128((__m128i *)p + 1, _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
+// In a register: AMD's processors take twice as long to convert to memory, which GCC would have them do.
+SIMD_FN __m128i f16_of_8(__m256 v) {
+  __m128i halves = _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+  __asm__("" : "+x"(halves));
+  return halves;
 }
 
 // Eight bfloat16 in the low halves of 32 bits: rounded to even by an addition, NaN quieted.
@@ -109,6 +146,17 @@ SIMD_FN __m256i vec_bf16_bits(__m256 v) {
   __m256 nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
   __m256 chosen = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan);
   return _mm256_srli_epi32(_mm256_castps_si256(chosen), 16);
+}
+
+SIMD_FN __m128i bf16_of_8(__m256 v) {
+  __m256i bits = vec_bf16_bits(v);
+  return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+}
+
+// Sixteen, at p, unaligned.
+SIMD_FN void vec_store_f16(uint8_t *p, vec16 v) {
+  _mm_storeu_si128((__m128i *)p, f16_of_8(v.lo));
+  _mm_storeu_si128((__m128i *)p + 1, f16_of_8(v.hi));
 }
 
 SIMD_FN void vec_store_bf16(uint8_t *p, vec16 v) {

@@ -58,7 +58,7 @@ for file in "$@"; do
   esac
 done
 # There may be a second archive of each, of position-independent code.
-if [ "$archives" -lt 3 ] || [ "$sources" -ne 9 ]; then
+if [ "$archives" -lt 3 ] || [ "$sources" -ne 10 ]; then
   echo "FAILED: looked at $archives archives and $sources sources"
   failed=1
 fi
