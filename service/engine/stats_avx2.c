@@ -8,52 +8,42 @@
 #define SIMD_FN static inline __attribute__((always_inline))
 
 typedef __m256i bytes;
-typedef __m256 floats;
+typedef __m256i words;
 typedef __m256d doubles;
 #define BYTES 32
 
-// ---- Floats --------------------------------------------------------------------------------------------------------
+// ---- The bits of floats, as words ----------------------------------------------------------------------------------
 
-SIMD_FN floats floats_load(const float *p) {
-  return _mm256_loadu_ps(p);
-}
-
-SIMD_FN floats floats_min(floats a, floats b) {
-  return _mm256_min_ps(a, b);
+SIMD_FN words words_load(const float *p) {
+  return _mm256_loadu_si256((const __m256i *)p);
 }
 
-SIMD_FN floats floats_max(floats a, floats b) {
-  return _mm256_max_ps(a, b);
+SIMD_FN void words_store(uint32_t *p, words v) {
+  _mm256_storeu_si256((__m256i *)p, v);
 }
 
-SIMD_FN void floats_store(float *p, floats v) {
-  _mm256_storeu_ps(p, v);
+SIMD_FN words words_set(uint32_t value) {
+  return _mm256_set1_epi32((int)value);
 }
 
-// For each of the places of two vectors, whether there is a NaN at it: all ones, or zero.
-typedef __m256 nan_places;
-SIMD_FN nan_places nans_none(void) {
-  return _mm256_setzero_ps();
-}
-SIMD_FN nan_places nans_more(nan_places nans, floats a, floats b) {
-  return _mm256_or_ps(nans, _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
-}
-SIMD_FN int nans_any(nan_places nans) {
-  return _mm256_movemask_ps(nans) != 0;
+SIMD_FN words words_and(words a, words b) {
+  return _mm256_and_si256(a, b);
 }
 
-// Counts, one for each place of a vector.
-typedef __m256i counters;
-SIMD_FN counters counters_zero(void) {
-  return _mm256_setzero_si256();
+// As unsigned numbers, and as signed ones.
+SIMD_FN words words_min(words a, words b) {
+  return _mm256_min_epu32(a, b);
 }
-// Counts the floats at p of which the bits are `value` where `mask` has ones.
-SIMD_FN counters counters_matching(counters counts, const float *p, uint32_t mask, uint32_t value) {
-  __m256i bits = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), _mm256_set1_epi32((int)mask));
-  return _mm256_sub_epi32(counts, _mm256_cmpeq_epi32(bits, _mm256_set1_epi32((int)value)));
+SIMD_FN words words_max(words a, words b) {
+  return _mm256_max_epu32(a, b);
 }
-SIMD_FN void counters_store(uint32_t *p, counters counts) {
-  _mm256_storeu_si256((__m256i *)p, counts);
+SIMD_FN words words_max_signed(words a, words b) {
+  return _mm256_max_epi32(a, b);
+}
+
+// counts, one greater where a and b are equal.
+SIMD_FN words words_count_equal(words counts, words a, words b) {
+  return _mm256_sub_epi32(counts, _mm256_cmpeq_epi32(a, b));
 }
 
 // Which of the floats at p are below `low` in magnitude, and not zero.
@@ -91,8 +81,16 @@ SIMD_FN void bytes_store(uint8_t *p, bytes v) {
   _mm256_store_si256((__m256i *)p, v);
 }
 
-SIMD_FN bytes bytes_zero(void) {
-  return _mm256_setzero_si256();
+SIMD_FN bytes bytes_set(int value) {
+  return _mm256_set1_epi8((char)value);
+}
+
+// As signed numbers.
+SIMD_FN bytes bytes_max_signed(bytes a, bytes b) {
+  return _mm256_max_epi8(a, b);
+}
+SIMD_FN int bytes_any_above(bytes v, int value) {
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi8(v, bytes_set(value))) != 0;
 }
 
 // The byte of `table` that the low half of each byte says; 0 where the byte is 0x80 or more.
@@ -102,15 +100,34 @@ SIMD_FN bytes bytes_look_up(const uint8_t table[16], bytes v) {
 
 // The sum of three bits, everywhere: *sum becomes its low bit, and its high bit is returned.
 SIMD_FN bytes bits_add(bytes *sum, bytes a, bytes b) {
-  __m256i half = _mm256_xor_si256(*sum, a);
-  __m256i carry = _mm256_or_si256(_mm256_and_si256(*sum, a), _mm256_and_si256(half, b));
-  *sum = _mm256_xor_si256(half, b);
+  __m256i half = _mm256_xor_si256(a, b);
+  __m256i carry = _mm256_or_si256(_mm256_and_si256(a, b), _mm256_and_si256(half, *sum));
+  *sum = _mm256_xor_si256(half, *sum);
   return carry;
 }
 
-// How many bytes have bit `bit`.
-SIMD_FN uint32_t bits_count(bytes v, int bit) {
-  return (uint32_t)__builtin_popcount((uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(v, 7 - bit)));
+SIMD_FN bytes bytes_xor(bytes a, bytes b) {
+  return _mm256_xor_si256(a, b);
+}
+
+SIMD_FN bytes bytes_and(bytes a, bytes b) {
+  return _mm256_and_si256(a, b);
+}
+
+// Shifts words of 16 bits.
+SIMD_FN bytes bytes_up(bytes v, int bits) {
+  return _mm256_slli_epi16(v, bits);
+}
+
+SIMD_FN bytes bytes_down(bytes v, int bits) {
+  return _mm256_srli_epi16(v, bits);
+}
+
+// The sum of all bytes, unsigned.
+SIMD_FN uint32_t bytes_sum(bytes v) {
+  __m256i four = _mm256_sad_epu8(v, _mm256_setzero_si256());
+  __m128i two = _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_unpackhi_epi64(two, two)));
 }
 
 // ---- Doubles -------------------------------------------------------------------------------------------------------

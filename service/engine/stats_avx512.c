@@ -9,50 +9,40 @@
 #define SIMD_FN static inline __attribute__((always_inline))
 
 typedef __m512i bytes;
-typedef __m512 floats;
+typedef __m512i words;
 typedef __m512d doubles;
 #define BYTES 64
 
-// ---- Floats --------------------------------------------------------------------------------------------------------
+// ---- The bits of floats, as words ----------------------------------------------------------------------------------
 
-SIMD_FN floats floats_load(const float *p) {
-  return _mm512_loadu_ps(p);
-}
-
-SIMD_FN floats floats_min(floats a, floats b) {
-  return _mm512_min_ps(a, b);
+SIMD_FN words words_load(const float *p) {
+  return _mm512_loadu_si512(p);
 }
 
-SIMD_FN floats floats_max(floats a, floats b) {
-  return _mm512_max_ps(a, b);
+SIMD_FN void words_store(uint32_t *p, words v) {
+  _mm512_storeu_si512(p, v);
 }
 
-SIMD_FN void floats_store(float *p, floats v) {
-  _mm512_storeu_ps(p, v);
+SIMD_FN words words_set(uint32_t value) {
+  return _mm512_set1_epi32((int)value);
 }
 
-typedef __mmask16 nan_places;
-SIMD_FN nan_places nans_none(void) {
-  return 0;
-}
-SIMD_FN nan_places nans_more(nan_places nans, floats a, floats b) {
-  return _kor_mask16(nans, _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q));
-}
-SIMD_FN int nans_any(nan_places nans) {
-  return nans != 0;
+SIMD_FN words words_and(words a, words b) {
+  return _mm512_and_si512(a, b);
 }
 
-typedef __m512i counters;
-SIMD_FN counters counters_zero(void) {
-  return _mm512_setzero_si512();
+SIMD_FN words words_min(words a, words b) {
+  return _mm512_min_epu32(a, b);
 }
-SIMD_FN counters counters_matching(counters counts, const float *p, uint32_t mask, uint32_t value) {
-  __m512i bits = _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)mask));
-  __mmask16 matching = _mm512_cmpeq_epi32_mask(bits, _mm512_set1_epi32((int)value));
-  return _mm512_mask_sub_epi32(counts, matching, counts, _mm512_set1_epi32(-1));
+SIMD_FN words words_max(words a, words b) {
+  return _mm512_max_epu32(a, b);
 }
-SIMD_FN void counters_store(uint32_t *p, counters counts) {
-  _mm512_storeu_si512(p, counts);
+SIMD_FN words words_max_signed(words a, words b) {
+  return _mm512_max_epi32(a, b);
+}
+
+SIMD_FN words words_count_equal(words counts, words a, words b) {
+  return _mm512_mask_sub_epi32(counts, _mm512_cmpeq_epi32_mask(a, b), counts, words_set(0xffffffff));
 }
 
 SIMD_FN uint32_t floats_below(const float *p, float low) {
@@ -85,8 +75,15 @@ SIMD_FN void bytes_store(uint8_t *p, bytes v) {
   _mm512_store_si512(p, v);
 }
 
-SIMD_FN bytes bytes_zero(void) {
-  return _mm512_setzero_si512();
+SIMD_FN bytes bytes_set(int value) {
+  return _mm512_set1_epi8((char)value);
+}
+
+SIMD_FN bytes bytes_max_signed(bytes a, bytes b) {
+  return _mm512_max_epi8(a, b);
+}
+SIMD_FN int bytes_any_above(bytes v, int value) {
+  return _mm512_cmpgt_epi8_mask(v, bytes_set(value)) != 0;
 }
 
 SIMD_FN bytes bytes_look_up(const uint8_t table[16], bytes v) {
@@ -99,8 +96,24 @@ SIMD_FN bytes bits_add(bytes *sum, bytes a, bytes b) {
   return carry;
 }
 
-SIMD_FN uint32_t bits_count(bytes v, int bit) {
-  return (uint32_t)__builtin_popcountll(_mm512_test_epi8_mask(v, _mm512_set1_epi8((char)(1 << bit))));
+SIMD_FN bytes bytes_xor(bytes a, bytes b) {
+  return _mm512_xor_si512(a, b);
+}
+
+SIMD_FN bytes bytes_and(bytes a, bytes b) {
+  return _mm512_and_si512(a, b);
+}
+
+SIMD_FN bytes bytes_up(bytes v, int bits) {
+  return _mm512_slli_epi16(v, (unsigned)bits);
+}
+
+SIMD_FN bytes bytes_down(bytes v, int bits) {
+  return _mm512_srli_epi16(v, (unsigned)bits);
+}
+
+SIMD_FN uint32_t bytes_sum(bytes v) {
+  return (uint32_t)_mm512_reduce_add_epi64(_mm512_sad_epu8(v, _mm512_setzero_si512()));
 }
 
 // ---- Doubles -------------------------------------------------------------------------------------------------------

@@ -4,11 +4,10 @@
 //
 // The values come in tiles that stay in the first-level cache, and a few loops go over each:
 //
-//   extremes   the least and the greatest, and whether any is NaN
+//   survey     the extremes, how many are zero, and how many a rounding to FP16 makes normal
 //   histogram  each value to a byte that says which of 16 exponents, from the greatest one of the tile down, it has;
 //              each byte to a bit for its exponent; and bits are counted with full adders, many positions at once
-//   rest       values below those exponents are rare, but for zero; they are found and added one by one
-//   borders    of the values that a rounding to FP16 decides about, those in exponents that the tile has
+//   rest       other values below those exponents than zero are rare; they are found and added one by one
 //   sums       in doubles, exactly: see below
 //
 // A tile that holds NaN or infinities, or exponents near either end, goes value by value: weights do not have them.
@@ -34,18 +33,14 @@ typedef unsigned __int128 u128;
 #define EXPONENTS 16
 // Values at a time, everywhere: what is left of a call goes value by value.
 #define GRAIN 64
-#define FLOATS (BYTES / 4)
+#define WORDS (BYTES / 4)
 
 // Exponent fields of the greatest value for which a tile can go this way: no zero or subnormal value lies within 16
 // exponents of it, and a sum may go to the bin 24 above the lowest.
 #define LEAST_TOP 17
 #define GREATEST_TOP 245
 
-static inline uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
+#define SIGN 0x80000000
 
 static inline float float_of(uint32_t bits) {
   float value;
@@ -60,115 +55,182 @@ static inline double power_of_two(int exponent) {
   return value;
 }
 
-// Returns whether there is no NaN; then *least and *greatest are those of n values, n a multiple of GRAIN and not 0.
-static bool find_extremes(const float *values, size_t n, float *least, float *greatest) {
-  floats min0 = floats_load(values), max0 = min0, min1 = min0, max1 = min0;
-  nan_places nans = nans_none();
-  for (size_t i = 0; i < n; i += 2 * FLOATS) {
-    floats a = floats_load(values + i), b = floats_load(values + i + FLOATS);
-    min0 = floats_min(min0, a);
-    max0 = floats_max(max0, a);
-    min1 = floats_min(min1, b);
-    max1 = floats_max(max1, b);
-    nans = nans_more(nans, a, b);
+// ---- Survey --------------------------------------------------------------------------------------------------------
+
+// What one look at a tile tells.
+struct survey {
+  uint32_t greatest, least;  // bits of the extremes, where there is a value with a clear sign, and one with a set one
+  uint32_t zeros;            // of both signs
+  uint32_t rounded_up;       // values below 2^-14 that are 2^-14 as FP16
+};
+
+#define ROUNDED_UP_MASK 0x7fffe000
+#define ROUNDED_UP 0x387fe000
+
+static uint32_t add_up(words v) {
+  uint32_t at[WORDS], sum = 0;
+  words_store(at, v);
+  for (int i = 0; i < WORDS; i++) {
+    sum += at[i];
   }
-  float low[FLOATS], high[FLOATS];
-  floats_store(low, floats_min(min0, min1));
-  floats_store(high, floats_max(max0, max1));
-  *least = low[0];
-  *greatest = high[0];
-  for (int i = 1; i < FLOATS; i++) {
-    *least = low[i] < *least ? low[i] : *least;
-    *greatest = high[i] > *greatest ? high[i] : *greatest;
+  return sum;
+}
+
+// n is a multiple of GRAIN, not 0, as everywhere here.
+static struct survey look_over(const float *values, size_t n) {
+  const words magnitude = words_set(0x7fffffff), zero = words_set(0);
+  const words mask = words_set(ROUNDED_UP_MASK), rounded_up = words_set(ROUNDED_UP);
+  words greatest = words_set(0x80000000), least = zero, zeros = zero, rounded = zero;
+  for (size_t i = 0; i < n; i += 4 * WORDS) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+      words v = words_load(values + i + (size_t)(k * WORDS));
+      greatest = words_max_signed(greatest, v);
+      least = words_max(least, v);
+      zeros = words_count_equal(zeros, words_and(v, magnitude), zero);
+      rounded = words_count_equal(rounded, words_and(v, mask), rounded_up);
+    }
   }
-  return !nans_any(nans);
+  uint32_t at[2][WORDS];
+  words_store(at[0], greatest);
+  words_store(at[1], least);
+  struct survey s = {at[0][0], at[1][0], add_up(zeros), add_up(rounded)};
+  for (int i = 1; i < WORDS; i++) {
+    s.greatest = (int32_t)at[0][i] > (int32_t)s.greatest ? at[0][i] : s.greatest;
+    s.least = at[1][i] > s.least ? at[1][i] : s.least;
+  }
+  return s;
+}
+
+// The least magnitude, as bits.
+static uint32_t find_nearest(const float *values, size_t n) {
+  words nearest = words_set(0x7fffffff);
+  for (size_t i = 0; i < n; i += WORDS) {
+    nearest = words_min(nearest, words_and(words_load(values + i), words_set(0x7fffffff)));
+  }
+  uint32_t at[WORDS], least = 0x7fffffff;
+  words_store(at, nearest);
+  for (int i = 0; i < WORDS; i++) {
+    least = at[i] < least ? at[i] : least;
+  }
+  return least;
 }
 
 // ---- Histogram -----------------------------------------------------------------------------------------------------
 
-// Adders for one position each, bit by bit: what has been counted is ones + 2 * twos + 4 * fours + 8 * eights.
-struct adders {
-  bytes ones, twos, fours, eights;
-};
+// Adders for one position each, bit by bit: what has been counted is sums[0] + 2 * sums[1] + … + 128 * sums[7], at most
+// TILE / BYTES. A block fills the lower five.
+#define LEVELS 8
+#define BLOCK_LEVELS 5
+#define BLOCK ((size_t)BYTES << BLOCK_LEVELS)
+_Static_assert(TILE / BYTES < 1 << LEVELS, "what is counted fits a byte");
 
-// Adds the bits that four of the vectors at p have in `table`; returns the carry, worth 4.
-SIMD_FN bytes add_four(struct adders *a, const uint8_t *p, const uint8_t table[16]) {
-  bytes v0 = bytes_look_up(table, bytes_load(p)), v1 = bytes_look_up(table, bytes_load(p + BYTES));
-  bytes v2 = bytes_look_up(table, bytes_load(p + 2 * BYTES)), v3 = bytes_look_up(table, bytes_load(p + 3 * BYTES));
-  bytes first = bits_add(&a->ones, v0, v1), second = bits_add(&a->ones, v2, v3);
-  return bits_add(&a->twos, first, second);
+// Adds the bits that two, four, … of the vectors at p have in `table`; returns the carry, worth as many.
+SIMD_FN bytes add_2(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
+  bytes first = bytes_look_up(table, bytes_load(p)), second = bytes_look_up(table, bytes_load(p + BYTES));
+  return bits_add(&sums[0], first, second);
+}
+SIMD_FN bytes add_4(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
+  bytes first = add_2(sums, p, table), second = add_2(sums, p + 2 * BYTES, table);
+  return bits_add(&sums[1], first, second);
+}
+SIMD_FN bytes add_8(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
+  bytes first = add_4(sums, p, table), second = add_4(sums, p + 4 * BYTES, table);
+  return bits_add(&sums[2], first, second);
+}
+SIMD_FN bytes add_16(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
+  bytes first = add_8(sums, p, table), second = add_8(sums, p + 8 * BYTES, table);
+  return bits_add(&sums[3], first, second);
+}
+SIMD_FN bytes add_32(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
+  bytes first = add_16(sums, p, table), second = add_16(sums, p + 16 * BYTES, table);
+  return bits_add(&sums[4], first, second);
 }
 
-// Adds how many of the bytes have each of eight bits to counts.
-SIMD_FN void count_bits(uint32_t *counts, bytes v, uint32_t worth) {
-  for (int bit = 0; bit < 8; bit++) {
-    counts[bit] += worth * bits_count(v, bit);
+// Bit i of byte k of v[j] becomes bit j of byte k of v[i]: swaps blocks of 4 by 4 bits, then of 2 by 2, then bits.
+SIMD_FN void transpose_bits(bytes v[8]) {
+  static const uint8_t masks[] = {0, 0x55, 0x33, 0, 0x0f};
+#pragma GCC unroll 3
+  for (int step = 4; step > 0; step /= 2) {
+    const bytes mask = bytes_set(masks[step]);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+      if (!(i & step)) {
+        bytes swap = bytes_and(bytes_xor(bytes_down(v[i], step), v[i + step]), mask);
+        v[i + step] = bytes_xor(v[i + step], swap);
+        v[i] = bytes_xor(v[i], bytes_up(swap, step));
+      }
+    }
   }
 }
 
-// Counts the bytes 0x70 + 8 * half to 0x77 + 8 * half, of n at p, which are a multiple of 16 * BYTES.
+// Counts the bytes 0x70 + 8 * half to 0x77 + 8 * half, of n at p, which are a multiple of BLOCK.
 static void count_half(const uint8_t *p, size_t n, int half, uint32_t counts[8]) {
   static const uint8_t tables[2][16] = {{1, 2, 4, 8, 16, 32, 64, 128},
                                         {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128}};
-  const uint8_t *table = tables[half];
-  struct adders a = {bytes_zero(), bytes_zero(), bytes_zero(), bytes_zero()};
-  memset(counts, 0, 8 * sizeof *counts);
-  for (const uint8_t *end = p + n; p < end; p += 16 * BYTES) {
-    bytes four0 = add_four(&a, p, table), four1 = add_four(&a, p + 4 * BYTES, table);
-    bytes eight0 = bits_add(&a.fours, four0, four1);
-    bytes four2 = add_four(&a, p + 8 * BYTES, table), four3 = add_four(&a, p + 12 * BYTES, table);
-    bytes eight1 = bits_add(&a.fours, four2, four3);
-    count_bits(counts, bits_add(&a.eights, eight0, eight1), 16);
+  bytes sums[LEVELS];
+  for (int level = 0; level < LEVELS; level++) {
+    sums[level] = bytes_set(0);
   }
-  count_bits(counts, a.ones, 1);
-  count_bits(counts, a.twos, 2);
-  count_bits(counts, a.fours, 4);
-  count_bits(counts, a.eights, 8);
+  for (const uint8_t *end = p + n; p < end; p += BLOCK) {
+    bytes carry = add_32(sums, p, tables[half]);
+    for (int level = BLOCK_LEVELS; level < LEVELS; level++) {
+      bytes next = bytes_and(sums[level], carry);
+      sums[level] = bytes_xor(sums[level], carry);
+      carry = next;
+    }
+  }
+  transpose_bits(sums);  // now a byte of sums[i] is the count of bit i at one position
+  for (int i = 0; i < 8; i++) {
+    counts[i] = bytes_sum(sums[i]);
+  }
 }
 
-// counts[sign][i]: the values with the exponent top - i, of n, a multiple of GRAIN. None has a greater exponent.
+// counts[sign][i]: the values with the exponent top - i. None has a greater exponent.
 static void count_exponents(const float *values, size_t n, uint32_t top, uint32_t counts[2][EXPONENTS]) {
   _Alignas(64) uint8_t places[2][TILE];
-  size_t padded = (n + 16 * BYTES - 1) / (16 * BYTES) * (16 * BYTES);
+  const size_t padded = (n + BLOCK - 1) / BLOCK * BLOCK;
+  bytes last[2] = {bytes_set(-1), bytes_set(-1)};
   for (size_t i = 0; i < n; i += BYTES) {
     bytes positive, negative;
     histogram_places(values + i, top, &positive, &negative);
     bytes_store(places[0] + i, positive);
     bytes_store(places[1] + i, negative);
+    last[0] = bytes_max_signed(last[0], positive);
+    last[1] = bytes_max_signed(last[1], negative);
   }
   for (int sign = 0; sign < 2; sign++) {
     memset(places[sign] + n, 0xff, padded - n);
     count_half(places[sign], padded, 0, counts[sign]);
-    count_half(places[sign], padded, 1, counts[sign] + 8);
+    // Types with one scale for many values, and small codes, have no more than eight exponents in a tile.
+    if (bytes_any_above(last[sign], 0x77)) {
+      count_half(places[sign], padded, 1, counts[sign] + 8);
+    } else {
+      memset(counts[sign] + 8, 0, 8 * sizeof counts[sign][0]);
+    }
   }
 }
 
-// How many of n values have bits that are `value` where `mask` has ones.
+// How many of the values have bits that are `value` where `mask` has ones.
 static uint32_t count_matching(const float *values, size_t n, uint32_t mask, uint32_t value) {
-  counters even = counters_zero(), odd = even;
-  for (size_t i = 0; i < n; i += 2 * FLOATS) {
-    even = counters_matching(even, values + i, mask, value);
-    odd = counters_matching(odd, values + i + FLOATS, mask, value);
+  words counts = words_set(0);
+  for (size_t i = 0; i < n; i += WORDS) {
+    counts = words_count_equal(counts, words_and(words_load(values + i), words_set(mask)), words_set(value));
   }
-  uint32_t counts[2][FLOATS], count = 0;
-  counters_store(counts[0], even);
-  counters_store(counts[1], odd);
-  for (int i = 0; i < FLOATS; i++) {
-    count += counts[0][i] + counts[1][i];
-  }
-  return count;
+  return add_up(counts);
 }
 
 // Adds to the counts of what becomes of the values as FP16, given how many have which exponent. The three exponents in
 // which a rounding decides are looked at again: 65520 and above becomes infinity, 2^-25 becomes zero, and what is above
 // 2^-14 - 2^-25 does not become subnormal.
-static void add_f16_fates(struct wd_stats *stats, const float *values, size_t n, uint32_t exponent, uint32_t count) {
+static void add_f16_fates(struct wd_stats *stats, const float *values, size_t n, uint32_t rounded_up, uint32_t exponent,
+                          uint32_t count) {
   if (exponent > 142) {
     stats->f16_overflows += count;
   } else if (exponent == 142) {
     stats->f16_overflows += count_matching(values, n, 0x7ffff000, 0x477ff000);
   } else if (exponent == 112) {
-    stats->f16_subnormals += count - count_matching(values, n, 0x7fffe000, 0x387fe000);
+    stats->f16_subnormals += count - rounded_up;
   } else if (exponent < 112 && exponent > 102) {
     stats->f16_subnormals += count;
   } else if (exponent == 102) {
@@ -253,7 +315,7 @@ static void add_sums(struct wd_stats *stats, uint32_t exponent, int64_t sum, u12
 // Adds the values below `low` that are not zero one by one, and returns how many they are.
 static uint32_t add_below(struct wd_stats *stats, const float *values, size_t n, float low) {
   uint32_t count = 0;
-  for (size_t i = 0; i < n; i += FLOATS) {
+  for (size_t i = 0; i < n; i += WORDS) {
     for (uint32_t below = floats_below(values + i, low); below; below &= below - 1) {
       wd_stats_add(stats, values + i + __builtin_ctz(below), 1);
       count++;
@@ -264,14 +326,17 @@ static uint32_t add_below(struct wd_stats *stats, const float *values, size_t n,
 
 // n is a multiple of GRAIN, not 0, at most TILE.
 static void add_tile(struct wd_stats *stats, const float *values, size_t n) {
-  float least, greatest;
-  bool numbers = find_extremes(values, n, &least, &greatest);
-  uint32_t a = bits_of(least) & 0x7fffffff, b = bits_of(greatest) & 0x7fffffff;
-  uint32_t top = (a > b ? a : b) >> 23;
-  if (!numbers || top < LEAST_TOP || top > GREATEST_TOP) {
+  struct survey s = look_over(values, n);
+  const bool any_positive = s.greatest < SIGN, any_negative = s.least >= SIGN;
+  uint32_t most = any_positive ? s.greatest : 0;
+  most = any_negative && s.least - SIGN > most ? s.least - SIGN : most;
+  const uint32_t top = most >> 23;
+  if (top < LEAST_TOP || top > GREATEST_TOP) {
     wd_stats_add(stats, values, n);
     return;
   }
+  const float least = float_of(any_negative ? s.least : find_nearest(values, n));
+  const float greatest = float_of(any_positive ? s.greatest : SIGN | find_nearest(values, n));
   stats->min = (!stats->seen || least < stats->min ? least : stats->min) + 0.0f;
   stats->max = (!stats->seen || greatest > stats->max ? greatest : stats->max) + 0.0f;
   stats->seen = 1;
@@ -284,20 +349,13 @@ static void add_tile(struct wd_stats *stats, const float *values, size_t n) {
     stats->bins[1][top - i].count += counts[1][i];
     counted += count;
     if (count) {
-      add_f16_fates(stats, values, n, top - i, count);
+      add_f16_fates(stats, values, n, s.rounded_up, top - i, count);
     }
   }
-  bool some_below = false;
-  if (counted < n) {
-    uint32_t zeros = count_matching(values, n, 0x7fffffff, 0);
-    stats->zeros += zeros;
-    counted += zeros;
-    if (counted < n) {
-      uint32_t below = add_below(stats, values, n, float_of(lowest << 23));
-      counted += below;
-      some_below = true;
-      stats->count -= below;  // they are among the n below
-    }
+  stats->zeros += s.zeros;
+  const bool some_below = counted + s.zeros < n;
+  if (some_below) {
+    stats->count -= add_below(stats, values, n, float_of(lowest << 23));  // which counts them
   }
   stats->count += n;
   int64_t sum;
