@@ -46,6 +46,12 @@ SIMD_FN words words_count_equal(words counts, words a, words b) {
   return _mm256_sub_epi32(counts, _mm256_cmpeq_epi32(a, b));
 }
 
+// counts, one greater where v is zero, of either sign.
+SIMD_FN words words_count_zeros(words counts, words v) {
+  __m256 zero = _mm256_cmp_ps(_mm256_castsi256_ps(v), _mm256_setzero_ps(), _CMP_EQ_OQ);
+  return _mm256_sub_epi32(counts, _mm256_castps_si256(zero));
+}
+
 // Which of the floats at p are below `low` in magnitude, and not zero.
 SIMD_FN uint32_t floats_below(const float *p, float low) {
   __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_loadu_ps(p));
@@ -140,12 +146,6 @@ SIMD_FN doubles doubles_set(double value) {
 
 SIMD_FN doubles doubles_of_floats(const float *p) {
   return _mm256_cvtps_pd(_mm_loadu_ps(p));
-}
-
-// Those that are at least `low` in magnitude; zero for others.
-SIMD_FN doubles doubles_from(doubles v, double low) {
-  __m256d magnitude = _mm256_andnot_pd(_mm256_set1_pd(-0.0), v);
-  return _mm256_and_pd(v, _mm256_cmp_pd(magnitude, _mm256_set1_pd(low), _CMP_GE_OQ));
 }
 
 SIMD_FN doubles doubles_add(doubles a, doubles b) {

@@ -45,6 +45,11 @@ SIMD_FN words words_count_equal(words counts, words a, words b) {
   return _mm512_mask_sub_epi32(counts, _mm512_cmpeq_epi32_mask(a, b), counts, words_set(0xffffffff));
 }
 
+SIMD_FN words words_count_zeros(words counts, words v) {
+  __mmask16 zero = _mm512_testn_epi32_mask(v, words_set(0x7fffffff));
+  return _mm512_mask_sub_epi32(counts, zero, counts, words_set(0xffffffff));
+}
+
 SIMD_FN uint32_t floats_below(const float *p, float low) {
   __m512 magnitude = _mm512_andnot_ps(_mm512_set1_ps(-0.0f), _mm512_loadu_ps(p));
   __mmask16 below = _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(low), _CMP_LT_OQ);
@@ -126,11 +131,6 @@ SIMD_FN doubles doubles_set(double value) {
 
 SIMD_FN doubles doubles_of_floats(const float *p) {
   return _mm512_cvtps_pd(_mm256_loadu_ps(p));
-}
-
-SIMD_FN doubles doubles_from(doubles v, double low) {
-  __mmask8 from = _mm512_cmp_pd_mask(_mm512_abs_pd(v), _mm512_set1_pd(low), _CMP_GE_OQ);
-  return _mm512_maskz_mov_pd(from, v);
 }
 
 SIMD_FN doubles doubles_add(doubles a, doubles b) {

@@ -78,7 +78,7 @@ static uint32_t add_up(words v) {
 
 // n is a multiple of GRAIN, not 0, as everywhere here.
 static struct survey look_over(const float *values, size_t n) {
-  const words magnitude = words_set(0x7fffffff), zero = words_set(0);
+  const words zero = words_set(0);
   const words mask = words_set(ROUNDED_UP_MASK), rounded_up = words_set(ROUNDED_UP);
   words greatest = words_set(0x80000000), least = zero, zeros = zero, rounded = zero;
   for (size_t i = 0; i < n; i += 4 * WORDS) {
@@ -87,7 +87,7 @@ static struct survey look_over(const float *values, size_t n) {
       words v = words_load(values + i + (size_t)(k * WORDS));
       greatest = words_max_signed(greatest, v);
       least = words_max(least, v);
-      zeros = words_count_equal(zeros, words_and(v, magnitude), zero);
+      zeros = words_count_zeros(zeros, v);
       rounded = words_count_equal(rounded, words_and(v, mask), rounded_up);
     }
   }
@@ -248,13 +248,13 @@ static void add_f16_fates(struct wd_stats *stats, const float *values, size_t n,
 #define APART 4
 #define EACH (TILE / (DOUBLES * APART))
 
-// Adds up n values, a multiple of GRAIN, leaving those below `low` out where some are. *sum is in units of the lowest
-// exponent, *squares in units of that squared.
-SIMD_FN void sum_values(const float *values, size_t n, uint32_t top, bool some_below, int64_t *sum, u128 *squares) {
+// Adds up values that are zero or in the 16 exponents from top down. *sum is in units of the lowest of them, *squares
+// in units of that squared.
+static void sum_values(const float *values, size_t n, uint32_t top, int64_t *sum, u128 *squares) {
   // All squares together are less than this, and its unit as a double is 2^35 squared units of the lowest exponent.
   const int power = 2 * ((int)top - 126) + 9;
   _Static_assert(EACH <= 1 << 9, "sums of squares stay below the power of two that they start at");
-  const double start = power_of_two(power), low = power_of_two((int)top - (EXPONENTS - 1) - 127);
+  const double start = power_of_two(power);
   doubles sums[APART], highs[APART], lows[APART];
   for (int k = 0; k < APART; k++) {
     sums[k] = lows[k] = doubles_set(0);
@@ -264,7 +264,6 @@ SIMD_FN void sum_values(const float *values, size_t n, uint32_t top, bool some_b
 #pragma GCC unroll 4
     for (int k = 0; k < APART; k++) {
       doubles x = doubles_of_floats(values + i + DOUBLES * (size_t)k);
-      x = some_below ? doubles_from(x, low) : x;
       doubles high = doubles_multiply_add(x, x, highs[k]);
       doubles gained = doubles_subtract(high, highs[k]);
       highs[k] = high;
@@ -290,14 +289,6 @@ SIMD_FN void sum_values(const float *values, size_t n, uint32_t top, bool some_b
   *squares = ((u128)all_high << 35) + (u128)(i128)all_low;
 }
 
-static void sum_all(const float *values, size_t n, uint32_t top, int64_t *sum, u128 *squares) {
-  sum_values(values, n, top, false, sum, squares);
-}
-
-static void sum_some(const float *values, size_t n, uint32_t top, int64_t *sum, u128 *squares) {
-  sum_values(values, n, top, true, sum, squares);
-}
-
 static void add_sums(struct wd_stats *stats, uint32_t exponent, int64_t sum, u128 squares) {
   // In two parts, so that neither grows faster than the values' own sums would.
   struct wd_stats_bin *bins = stats->bins[sum < 0];
@@ -312,26 +303,56 @@ static void add_sums(struct wd_stats *stats, uint32_t exponent, int64_t sum, u12
 
 // ---- Tiles ---------------------------------------------------------------------------------------------------------
 
-// Adds the values below `low` that are not zero one by one, and returns how many they are.
-static uint32_t add_below(struct wd_stats *stats, const float *values, size_t n, float low) {
+// Adds the values below `low` that are not zero one by one, and copies all to `others` with zero in place of those.
+// Returns how many they are.
+static uint32_t add_below(struct wd_stats *stats, const float *values, size_t n, float low, float *others) {
   uint32_t count = 0;
+  memcpy(others, values, n * sizeof *others);
   for (size_t i = 0; i < n; i += WORDS) {
     for (uint32_t below = floats_below(values + i, low); below; below &= below - 1) {
-      wd_stats_add(stats, values + i + __builtin_ctz(below), 1);
+      const size_t at = i + (size_t)__builtin_ctz(below);
+      wd_stats_add(stats, values + at, 1);
+      others[at] = 0;
       count++;
     }
   }
   return count;
 }
 
-// n is a multiple of GRAIN, not 0, at most TILE.
+// Adds the counts and sums of a tile whose greatest magnitude has the exponent `top`.
+static void add_numbers(struct wd_stats *stats, const float *values, size_t n, uint32_t top, const struct survey *s) {
+  const uint32_t lowest = top - (EXPONENTS - 1);
+  uint32_t counts[2][EXPONENTS];
+  size_t counted = s->zeros;
+  count_exponents(values, n, top, counts);
+  for (uint32_t i = 0; i < EXPONENTS; i++) {
+    uint32_t count = counts[0][i] + counts[1][i];
+    if (count) {
+      stats->bins[0][top - i].count += counts[0][i];
+      stats->bins[1][top - i].count += counts[1][i];
+      add_f16_fates(stats, values, n, s->rounded_up, top - i, count);
+      counted += count;
+    }
+  }
+  float others[TILE];
+  if (counted < n) {
+    stats->count -= add_below(stats, values, n, float_of(lowest << 23), others);  // they are counted among all
+    values = others;
+  }
+  int64_t sum;
+  u128 squares;
+  sum_values(values, n, top, &sum, &squares);
+  add_sums(stats, lowest, sum, squares);
+}
+
+// n is at most TILE.
 static void add_tile(struct wd_stats *stats, const float *values, size_t n) {
-  struct survey s = look_over(values, n);
+  const struct survey s = look_over(values, n);
   const bool any_positive = s.greatest < SIGN, any_negative = s.least >= SIGN;
   uint32_t most = any_positive ? s.greatest : 0;
   most = any_negative && s.least - SIGN > most ? s.least - SIGN : most;
   const uint32_t top = most >> 23;
-  if (top < LEAST_TOP || top > GREATEST_TOP) {
+  if (s.zeros < n && (top < LEAST_TOP || top > GREATEST_TOP)) {
     wd_stats_add(stats, values, n);
     return;
   }
@@ -340,28 +361,11 @@ static void add_tile(struct wd_stats *stats, const float *values, size_t n) {
   stats->min = (!stats->seen || least < stats->min ? least : stats->min) + 0.0f;
   stats->max = (!stats->seen || greatest > stats->max ? greatest : stats->max) + 0.0f;
   stats->seen = 1;
-  const uint32_t lowest = top - (EXPONENTS - 1);
-  uint32_t counts[2][EXPONENTS], counted = 0;
-  count_exponents(values, n, top, counts);
-  for (uint32_t i = 0; i < EXPONENTS; i++) {
-    uint32_t count = counts[0][i] + counts[1][i];
-    stats->bins[0][top - i].count += counts[0][i];
-    stats->bins[1][top - i].count += counts[1][i];
-    counted += count;
-    if (count) {
-      add_f16_fates(stats, values, n, s.rounded_up, top - i, count);
-    }
-  }
-  stats->zeros += s.zeros;
-  const bool some_below = counted + s.zeros < n;
-  if (some_below) {
-    stats->count -= add_below(stats, values, n, float_of(lowest << 23));  // which counts them
-  }
   stats->count += n;
-  int64_t sum;
-  u128 squares;
-  (some_below ? sum_some : sum_all)(values, n, top, &sum, &squares);
-  add_sums(stats, lowest, sum, squares);
+  stats->zeros += s.zeros;
+  if (s.zeros < n) {
+    add_numbers(stats, values, n, top, &s);
+  }
 }
 
 static void add_tiles(struct wd_stats *stats, const float *values, size_t n) {
