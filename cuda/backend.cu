@@ -36,6 +36,7 @@
 #define TIMED 8  // one tile of so many is timed on the device, for all of them
 #define MAX_DEVICES 16
 #define MAX_PIECES 1024                 // of a tile: what one launch takes
+#define FACTORS_BYTES (MAX_PIECES * sizeof(float))
 #define GAP_BYTES ((uint64_t)32 << 10)  // between two runs: read through it rather than read twice
 
 // Some whole blocks of the tensor, one behind the other, and what is wanted of them: runs, or pieces of runs where the
@@ -161,7 +162,9 @@ static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
     }
     cudaFree(slot.device_in);
     cudaFree(slot.device_out);
-    cudaFreeHost(slot.host_factors);
+    if (slot.host_factors) {
+      pinned_release(cuda, slot.host_factors, FACTORS_BYTES);
+    }
     cudaFree(slot.device_factors);
     for (cudaEvent_t event : {slot.begin, slot.copied, slot.decoded, slot.done}) {
       if (event) {
@@ -170,7 +173,9 @@ static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
     }
   }
   cudaFree(lane->device_stats);
-  cudaFreeHost(lane->host_stats);
+  if (lane->host_stats) {
+    pinned_release(cuda, lane->host_stats, sizeof *lane->host_stats);
+  }
   free(lane->tile);
   if (lane->stream) {
     cudaStreamDestroy(lane->stream);
@@ -185,14 +190,16 @@ static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
     error = error ? error : slot.host_in ? cudaSuccess : cudaErrorMemoryAllocation;
     error = error ? error : cudaMalloc(&slot.device_in, cuda->tile_in);
     error = error ? error : cudaMalloc(&slot.device_out, TILE_OUT);
-    error = error ? error : cudaMallocHost(&slot.host_factors, MAX_PIECES * sizeof(float));
-    error = error ? error : cudaMalloc(&slot.device_factors, MAX_PIECES * sizeof(float));
+    slot.host_factors = error ? NULL : (float *)pinned_alloc(cuda, FACTORS_BYTES);
+    error = error ? error : slot.host_factors ? cudaSuccess : cudaErrorMemoryAllocation;
+    error = error ? error : cudaMalloc(&slot.device_factors, FACTORS_BYTES);
     for (cudaEvent_t *event : {&slot.begin, &slot.copied, &slot.decoded, &slot.done}) {
       error = error ? error : cudaEventCreateWithFlags(event, cudaEventBlockingSync);
     }
   }
   error = error ? error : cudaMalloc(&lane->device_stats, sizeof *lane->device_stats);
-  error = error ? error : cudaMallocHost(&lane->host_stats, sizeof *lane->host_stats);
+  lane->host_stats = error ? NULL : (struct wd_gpu_stats *)pinned_alloc(cuda, sizeof *lane->host_stats);
+  error = error ? error : lane->host_stats ? cudaSuccess : cudaErrorMemoryAllocation;
   lane->tile = error ? NULL : (struct tile *)malloc(sizeof *lane->tile);
   error = error || lane->tile ? error : cudaErrorMemoryAllocation;
   if (error) {
@@ -206,7 +213,6 @@ static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
 
 // ---- Jobs
 
-// Waits for the tile in a slot, and sums it. *special tells of values that the CPU has to count.
 static void count_stage(struct wd_job *job, enum wd_stage stage, cudaEvent_t begin, cudaEvent_t end) {
   float ms = 0;
   if (cudaEventElapsedTime(&ms, begin, end) == cudaSuccess) {
@@ -214,6 +220,7 @@ static void count_stage(struct wd_job *job, enum wd_stage stage, cudaEvent_t beg
   }
 }
 
+// Waits for the tile in a slot, and sums it. *special tells of values that the CPU has to count.
 static cudaError_t finish_slot(struct cuda_backend *cuda, struct slot *slot, struct wd_job *job, bool *special) {
   if (!slot->elements) {
     return cudaSuccess;

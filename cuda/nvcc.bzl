@@ -57,16 +57,22 @@ def _archives(ctx):
                     files.append(archive)
     return files
 
+# Finds shared libraries where Bazel puts them and, in a bundle, beside what needs them.
+def _rpath(ctx):
+    up = "/".join([".."] * len(ctx.label.package.split("/")))
+    return ["-Xlinker", "-rpath,$ORIGIN:$ORIGIN/{}/cuda".format(up)] if ctx.files.libraries else []
+
 def _nvcc_library_impl(ctx):
     out = ctx.actions.declare_file(ctx.attr.out)
-    objects = _compile(ctx) + _archives(ctx)
+    objects = _compile(ctx) + _archives(ctx) + ctx.files.libraries
     args = ctx.actions.args()
     args.add_all(["-shared", "-o", out, "--cudart", "static"] + objects)
 
     # Not the symbols of the archives: only what the headers mark is of use outside.
     args.add_all(_code() + ["-Xlinker", "--exclude-libs,ALL", "-Xlinker", "-soname," + ctx.attr.out])
+    args.add_all(_rpath(ctx))
     _run(ctx, args, objects, out, "NvccLink")
-    return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out]))]
+    return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out] + ctx.files.libraries))]
 
 def _nvcc_binary_impl(ctx):
     out = ctx.actions.declare_file(ctx.label.name)
@@ -74,18 +80,16 @@ def _nvcc_binary_impl(ctx):
     libraries = ctx.files.libraries
     args = ctx.actions.args()
     args.add_all(["-o", out, "--cudart", "static"] + objects + libraries)
-
-    # Finds the libraries where Bazel puts them and, in a bundle, beside itself.
-    up = "/".join([".."] * len(ctx.label.package.split("/")))
-    args.add_all(["-Xlinker", "-rpath,$ORIGIN:$ORIGIN/{}/cuda".format(up)])
+    args.add_all(_rpath(ctx))
     args.add_all(_code())
     _run(ctx, args, objects + libraries, out, "NvccLink")
     return [DefaultInfo(files = depset([out]), runfiles = ctx.runfiles([out] + libraries), executable = out)]
 
 _ATTRS = {
     "srcs": attr.label_list(allow_files = [".c", ".cc", ".cu"]),
-    "hdrs": attr.label_list(allow_files = [".h", ".cuh"]),
+    "hdrs": attr.label_list(allow_files = [".h", ".cuh", ".cu"]),
     "deps": attr.label_list(doc = "Whose headers may be included and whose code is linked in.", providers = [CcInfo]),
+    "libraries": attr.label_list(doc = "Shared libraries to link with."),
 }
 
 _nvcc_library = rule(
@@ -96,7 +100,7 @@ _nvcc_library = rule(
 _nvcc_binary = rule(
     implementation = _nvcc_binary_impl,
     executable = True,
-    attrs = dict(_ATTRS, libraries = attr.label_list(doc = "Shared libraries to link with.")),
+    attrs = _ATTRS,
 )
 
 def nvcc_library(name, **kwargs):
@@ -104,7 +108,7 @@ def nvcc_library(name, **kwargs):
     if HAVE_CUDA:
         _nvcc_library(name = name, **kwargs)
     else:
-        native.filegroup(name = name)
+        native.filegroup(name = name, testonly = kwargs.get("testonly"))
 
 def nvcc_binary(name, **kwargs):
     """A program where nvcc was found; an empty target where it was not."""

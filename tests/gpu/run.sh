@@ -112,12 +112,16 @@ if [ -n "$sanitizer" ]; then
       echo "[  SKIPPED ] $tool: ${said#skipped: }"
     elif ! said=$(compute-sanitizer --tool "$tool" "$small" 2>&1) || ! grep -q '^ok' <<< "$said"; then
       echo "[  SKIPPED ] $tool: waived, this machine does not let it work: $(grep -iE 'not supported|unable|error' <<< "$said" | head -n 1)"
-    elif said=$(compute-sanitizer --tool "$tool" --error-exitcode 9 "$gpu_test" --quick 2>&1); then
-      echo "[       OK ] $tool: $(grep -E 'SUMMARY' <<< "$said")"
     else
-      echo "[  FAILED  ] $tool:"
-      tail -n 60 <<< "$said"
-      status=1
+      for program in "$gpu_test" "$stats_test"; do
+        if said=$(compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" --quick 2>&1); then
+          echo "[       OK ] $tool of $(basename "$program"): $(grep -E 'SUMMARY' <<< "$said")"
+        else
+          echo "[  FAILED  ] $tool of $(basename "$program"):"
+          tail -n 60 <<< "$said"
+          status=1
+        fi
+      done
     fi
   done
 fi

@@ -32,13 +32,13 @@ def message(name):
 
 
 class Server:
-    def __init__(self, root, folder, *flags):
+    def __init__(self, root, folder, *flags, **environment):
         self.socket = pathlib.Path(folder, "socket")
         ready = pathlib.Path(folder, "ready")
         self.log = pathlib.Path(folder, "log")
         self.process = subprocess.Popen(
             [BUNDLE / "weightd", "serve", "--model-root", root, "--listen", f"unix:{self.socket}", "--ready-file", ready,
-             *flags], env=ENVIRONMENT, stderr=self.log.open("w"))
+             *flags], env={**ENVIRONMENT, **environment}, stderr=self.log.open("w"))
         while not ready.exists():
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.02)
@@ -229,6 +229,16 @@ def out_of_memory(root, folder):
     server.stop()
 
 
+def unpinned(cpu, root, folder):
+    """A host that refuses to pin memory gets a warning, once, and the same bits."""
+    server = Server(root, folder, "--device", "cuda", WEIGHTD_CUDA_LIBRARY=str(BUNDLE / "libweightd_cuda_unpinned.so"))
+    check(server.info().backend == "cuda", "a host without pinned memory decodes on the GPU")
+    for model in ["sample.gguf", "big.gguf"]:
+        same_bytes(cpu, server, model)
+    server.stop()
+    check(server.log.read_text().count("cannot be pinned") == 1, "it says once that memory cannot be pinned")
+
+
 def refusals(gpu):
     for request, code, word in [
             ({"model": "sample.gguf", "output_type": 3}, grpc.StatusCode.INVALID_ARGUMENT, "STORED"),
@@ -262,7 +272,7 @@ def main():
             (root / path.name).write_bytes(path.read_bytes())
             if "-of-" not in path.name or "00001-of" in path.name:
                 models.append(path.name)
-        folders = [pathlib.Path(folder, n) for n in ("cpu", "gpu", "drained", "full", "auto")]
+        folders = [pathlib.Path(folder, n) for n in ("cpu", "gpu", "drained", "full", "auto", "unpinned")]
         for f in folders:
             f.mkdir()
         cpu = Server(root, folders[0], "--device", "cpu")
@@ -283,6 +293,7 @@ def main():
         check(auto.info().backend == "cuda" and "GPU" in auto.info().backend_note, "--device auto finds the GPU")
         same_bytes(cpu, auto, "big.gguf")
         auto.stop()
+        unpinned(cpu, root, folders[5])
         cpu.stop()
     print(f"{passed} passed, 0 failed")
 
