@@ -227,7 +227,7 @@ void wd_ahead_release(struct wd_ahead *ahead, struct wd_claim *claim) {
   }
   if (claim->holds) {
     ahead->claims--;
-    pthread_cond_broadcast(&ahead->engine->work);
+    wd_wake_worker(ahead->engine);
   }
   *claim = (struct wd_claim){NULL, 0, false};
 }
@@ -246,7 +246,7 @@ static void finish(struct wd_extent *extent, enum state state) {
     extent->buffer = NULL;
   }
   drop_reference(extent);
-  pthread_cond_broadcast(&engine->work);
+  wd_wake_worker(engine);
   pthread_mutex_unlock(&engine->lock);
   wd_stream_drop_read(stream);
 }

@@ -12,50 +12,61 @@
 // A budget that leaves less than this serves nobody.
 #define LEAST_FOR_STREAMS ((uint64_t)2 << 20)
 
-struct worker_start {
-  struct wd_engine *engine;
-  uint32_t number;
-};
+// Call with the lock held, like wait_for_work; both may let go of it meanwhile.
+static bool work(struct wd_worker *worker) {
+  struct wd_engine *engine = worker->engine;
+  struct wd_extent *extent = wd_next_extent(engine);
+  struct wd_slot *slot = extent ? NULL : wd_next_slot(engine);
+  if (!extent && !slot) {
+    return false;
+  }
+  pthread_mutex_unlock(&engine->lock);
+  if (extent) {
+    wd_ahead_start(extent);
+  } else {
+    wd_run_slot(slot, worker->number);
+  }
+  pthread_mutex_lock(&engine->lock);
+  return true;
+}
+
+static void wait_for_work(struct wd_worker *worker) {
+  struct wd_engine *engine = worker->engine;
+  worker->idle = true;
+  worker->next = engine->idle;
+  engine->idle = worker;
+  while (worker->idle && !engine->stopping) {
+    pthread_cond_wait(&worker->wake, &engine->lock);
+  }
+}
 
 static void *worker_main(void *argument) {
-  struct worker_start start = *(struct worker_start *)argument;
-  struct wd_engine *engine = start.engine;
-  free(argument);
+  struct wd_worker *worker = argument;
+  struct wd_engine *engine = worker->engine;
+  pthread_setname_np(pthread_self(), "wd-decode");
   pthread_mutex_lock(&engine->lock);
   while (!engine->stopping) {
-    struct wd_extent *extent = wd_next_extent(engine);
-    if (extent) {
-      pthread_mutex_unlock(&engine->lock);
-      wd_ahead_start(extent);
-      pthread_mutex_lock(&engine->lock);
-      continue;
+    if (!work(worker)) {
+      wait_for_work(worker);
     }
-    struct wd_slot *slot = wd_next_slot(engine);
-    if (!slot) {
-      pthread_cond_wait(&engine->work, &engine->lock);
-      continue;
-    }
-    pthread_mutex_unlock(&engine->lock);
-    wd_run_slot(slot, start.number);
-    pthread_mutex_lock(&engine->lock);
   }
   pthread_mutex_unlock(&engine->lock);
   return NULL;
 }
 
 static enum wd_status start_workers(struct wd_engine *engine, struct wd_error *err) {
-  engine->threads = calloc(engine->n_threads, sizeof *engine->threads);
-  if (!engine->threads) {
+  engine->workers = calloc(engine->n_threads, sizeof *engine->workers);
+  if (!engine->workers) {
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for %u worker threads", engine->n_threads);
   }
   for (uint32_t i = 0; i < engine->n_threads; i++) {
-    struct worker_start *start = malloc(sizeof *start);
-    if (start) {
-      *start = (struct worker_start){engine, i};
-    }
-    int error = start ? pthread_create(&engine->threads[i], NULL, worker_main, start) : ENOMEM;
+    struct wd_worker *worker = &engine->workers[i];
+    worker->engine = engine;
+    worker->number = i;
+    pthread_cond_init(&worker->wake, NULL);
+    int error = pthread_create(&worker->thread, NULL, worker_main, worker);
     if (error) {
-      free(start);
+      pthread_cond_destroy(&worker->wake);
       return wd_fail(err, WD_RESOURCE_EXHAUSTED, "worker thread %u could not be started: %s", i, strerror(error));
     }
     engine->n_started++;
@@ -69,8 +80,12 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
   if (!e) {
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the engine");
   }
-  pthread_mutex_init(&e->lock, NULL);
-  pthread_cond_init(&e->work, NULL);
+  // Held for moments only: whoever finds it taken looks again before it goes to sleep.
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+  pthread_mutex_init(&e->lock, &attributes);
+  pthread_mutexattr_destroy(&attributes);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   e->n_threads = options->threads ? options->threads : (uint32_t)(cores > 0 ? cores : 1);
   enum wd_status status =
@@ -108,18 +123,20 @@ void wd_engine_destroy(struct wd_engine *engine) {
   }
   pthread_mutex_lock(&engine->lock);
   engine->stopping = true;
-  pthread_cond_broadcast(&engine->work);
+  for (uint32_t i = 0; i < engine->n_started; i++) {
+    pthread_cond_signal(&engine->workers[i].wake);
+  }
   pthread_mutex_unlock(&engine->lock);
   for (uint32_t i = 0; i < engine->n_started; i++) {
-    pthread_join(engine->threads[i], NULL);
+    pthread_join(engine->workers[i].thread, NULL);
+    pthread_cond_destroy(&engine->workers[i].wake);
   }
-  free(engine->threads);
+  free(engine->workers);
   wd_io_close(engine->io);  // its reads are into buffers of the pool
   wd_pool_destroy(engine->pool);
   if (engine->backend) {
     engine->backend->ops->destroy(engine->backend);
   }
-  pthread_cond_destroy(&engine->work);
   pthread_mutex_destroy(&engine->lock);
   free(engine);
 }

@@ -10,16 +10,27 @@
 #include "service/engine/engine.h"
 #include "service/io/io.h"
 
+// A thread that decodes.
+struct wd_worker {
+  pthread_t thread;
+  pthread_cond_t wake;
+  struct wd_engine *engine;
+  uint32_t number;
+  bool idle;               // on the engine's list
+  struct wd_worker *next;  // on that list
+};
+
 struct wd_engine {
   pthread_mutex_t lock;
-  pthread_cond_t work;
   struct wd_backend *backend;
   struct wd_pool *pool;
   struct wd_io *io;
   enum wd_read read;
-  pthread_t *threads;
+  struct wd_worker *workers;
   uint32_t n_threads;
   uint32_t n_started;
+  // The last to become idle is the first to be woken: its caches are warm, and the others sleep on.
+  struct wd_worker *idle;
   bool stopping;
   struct wd_stream *ring;  // whose turn it is next, or NULL
   uint64_t n_streams;
@@ -43,7 +54,12 @@ struct wd_extent *wd_next_extent(struct wd_engine *engine);
 // The read of such an extent is over, or there is none. Call without the lock.
 void wd_stream_drop_read(struct wd_stream *stream);
 
-// A slot with a buffer for the first stream in turn that may start a chunk, or NULL. Call with the lock held.
+// Wakes a worker if one is idle and some stream wants it: something has changed that a chunk may have waited for. Call
+// with the lock held.
+void wd_wake_worker(struct wd_engine *engine);
+
+// A slot with a buffer for the first stream in turn that may start a chunk, or NULL. Where another worker is wanted
+// too, wakes it. Call with the lock held.
 struct wd_slot *wd_next_slot(struct wd_engine *engine);
 
 // Has the backend fill the slot on behalf of a worker. Call without the lock.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Threads and buffers of the engine.
 //
-// One mutex guards the ring of streams and every stream's slots. Workers wait on one condition for a stream that has a
-// chunk to start:
+// One mutex guards the ring of streams and every stream's slots. Workers look for a stream that has a chunk to start,
+// and sleep where there is none:
 //
 //   worker:  lock ─► next stream of the ring that may start a chunk ─► take a buffer ─► cut the chunk ─► unlock
 //            ─► backend->start(job) … job->done on whatever thread ─► lock ─► slot done ─► unlock ─► ready()
@@ -10,7 +10,11 @@
 //
 // A stream's slots are a list in the order of the chunks. `in_flight` counts its buffers from the moment a worker takes
 // one until the reader releases it, so that a reader that stops reading stops its stream and nothing else. The buffer
-// that the stream reserved (see pool.h) goes to whichever chunk finds it unused.
+// that the stream reserved (see pool.h) goes to whichever chunk finds it unused. `running` are those of them that a
+// worker fills, `ready` those that wait to be taken.
+//
+// Whoever makes chunks startable wakes one worker, and a worker that starts one wakes the next where that is not
+// enough: the thread that sends must not pay for waking many, nor for waking one with every chunk.
 //
 // What the next chunks are made of is read ahead where that is the faster way (ahead.c): workers start such reads
 // before they look for a chunk, and a chunk is started when its bytes are there.
@@ -23,8 +27,12 @@
 #include "service/engine/engine_private.h"
 #include "service/gguf/access.h"
 
-// Chunks that one stream may have on the way, beyond what its workers hold.
-#define READY_AHEAD 4
+// What all streams together may have decoded and not yet sent: enough that a sender never waits for a decoder, and
+// little enough that what it sends is still in a cache. Each has a few chunks at least, however large, and not very
+// many, however small.
+#define AHEAD_BYTES ((uint64_t)16 << 20)
+#define LEAST_AHEAD 4
+#define MOST_AHEAD 16
 // Stored bytes that may be read ahead for one stream, or half its share of the pool, if that is less.
 #define READ_AHEAD_BYTES ((uint64_t)32 << 20)
 
@@ -57,6 +65,8 @@ struct wd_stream {
   struct wd_slot *oldest;  // cut and not yet taken, oldest first
   struct wd_slot *newest;
   uint64_t in_flight;
+  uint64_t running;
+  uint64_t ready;
   bool reserved_in_use;
   bool cancelled;
   enum wd_status failed;  // the first failure in order: nothing is cut after it
@@ -92,7 +102,7 @@ static void ring_remove(struct wd_engine *engine, struct wd_stream *stream) {
 // ---- Cutting chunks
 
 // Call with the lock held, like cut_chunk. A unit without bytes yields one empty chunk.
-static bool has_chunk(struct wd_stream *stream) {
+static bool has_chunk(const struct wd_stream *stream) {
   return !stream->cancelled && !stream->failed && stream->unit < stream->units;
 }
 
@@ -259,8 +269,7 @@ static void free_slot(struct wd_slot *slot) {
     stream->reserved_in_use = false;
   }
   bool gone = drop_reference(stream);
-  // Any stream may have waited for this buffer, and more than one worker for a stream.
-  pthread_cond_broadcast(&engine->work);
+  wd_wake_worker(engine);  // any stream may have waited for this buffer
   pthread_mutex_unlock(&engine->lock);
   if (gone) {
     free_stream(stream);
@@ -284,6 +293,8 @@ static void job_done(struct wd_job *job) {
   pthread_mutex_lock(&engine->lock);
   wd_ahead_release(&stream->ahead, &slot->claim);
   slot->done = true;
+  stream->running--;
+  stream->ready++;
   bool dropped = stream->cancelled;
   bool tell = !dropped && stream->oldest == slot;
   if (!dropped) {
@@ -341,23 +352,56 @@ void wd_stream_drop_read(struct wd_stream *stream) {
   }
 }
 
+static uint64_t most_ahead(const struct wd_stream *stream) {
+  uint64_t fits = AHEAD_BYTES / stream->engine->n_streams / stream->buffer_bytes;
+  return wd_max_u64(LEAST_AHEAD, wd_min_u64(fits, MOST_AHEAD));
+}
+
+// Whether the stream may have another chunk on the way; *cut is what it would be.
+static bool may_start(struct wd_stream *stream, struct cut *cut) {
+  struct wd_engine *engine = stream->engine;
+  if (!has_chunk(stream)) {
+    return false;
+  }
+  find_cut(stream, cut);
+  if (wd_ahead_waits(&stream->ahead, cut->from, cut->to)) {
+    return false;
+  }
+  if (!stream->reserved_in_use) {
+    return true;
+  }
+  uint64_t share = wd_pool_fair_share(engine->pool, stream->buffer_bytes, engine->n_streams);
+  share -= wd_min_u64(stream->ahead.held / stream->buffer_bytes, share);
+  return stream->in_flight < share && stream->in_flight - stream->running < most_ahead(stream);
+}
+
+// Whether a worker should be woken for it: once for several chunks, and for more workers than one only while the reader
+// is about to wait.
+static bool wants_worker(struct wd_stream *stream) {
+  struct cut cut;
+  return (stream->ready <= 1 || stream->in_flight <= most_ahead(stream) / 2) && may_start(stream, &cut);
+}
+
+void wd_wake_worker(struct wd_engine *engine) {
+  struct wd_stream *stream = engine->ring;
+  struct wd_worker *worker = engine->idle;
+  for (uint64_t i = 0; worker && i < engine->n_streams; i++, stream = stream->next) {
+    if (wants_worker(stream)) {
+      engine->idle = worker->next;
+      worker->idle = false;
+      pthread_cond_signal(&worker->wake);
+      return;
+    }
+  }
+}
+
 struct wd_slot *wd_next_slot(struct wd_engine *engine) {
-  uint64_t ahead = (uint64_t)engine->n_threads * 2 + READY_AHEAD;
   for (uint64_t i = 0; i < engine->n_streams; i++) {
     struct wd_stream *stream = engine->ring;
-    engine->ring = stream->next;
-    if (!has_chunk(stream)) {
-      continue;
-    }
     struct cut cut;
-    find_cut(stream, &cut);
-    if (wd_ahead_waits(&stream->ahead, cut.from, cut.to)) {
-      continue;
-    }
-    uint64_t share = wd_pool_fair_share(engine->pool, stream->buffer_bytes, engine->n_streams);
-    share -= wd_min_u64(stream->ahead.held / stream->buffer_bytes, share);
     bool reserved = !stream->reserved_in_use;
-    if (!reserved && stream->in_flight >= wd_min_u64(share, ahead)) {
+    engine->ring = stream->next;
+    if (!may_start(stream, &cut)) {
       continue;
     }
     struct wd_buffer *buffer = wd_pool_take(engine->pool, stream->buffer_bytes, reserved);
@@ -374,6 +418,7 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine) {
     stream->reserved_in_use |= reserved;
     stream->references++;
     stream->in_flight++;
+    stream->running++;
     cut_chunk(stream, &cut, slot);
     if (stream->newest) {
       stream->newest->next = slot;
@@ -381,6 +426,7 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine) {
       stream->oldest = slot;
     }
     stream->newest = slot;
+    wd_wake_worker(engine);
     return slot;
   }
   return NULL;
@@ -421,7 +467,7 @@ enum wd_status wd_stream_open(struct wd_engine *engine, struct wd_model *model, 
   *stream = s;
   pthread_mutex_lock(&engine->lock);
   ring_add(engine, s);
-  pthread_cond_broadcast(&engine->work);
+  wd_wake_worker(engine);
   pthread_mutex_unlock(&engine->lock);
   return WD_OK;
 }
@@ -440,6 +486,7 @@ enum wd_take wd_stream_take(struct wd_stream *stream, struct wd_chunk **chunk, s
     slot = stream->oldest;
     stream->oldest = slot->next;
     stream->newest = stream->oldest ? stream->newest : NULL;
+    stream->ready--;
     result = WD_TAKE_CHUNK;
     if (slot->job.status) {
       stream->failed = slot->job.status;
