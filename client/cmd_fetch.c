@@ -12,6 +12,9 @@
 #include "client/stream.h"
 #include "service/base/text.h"
 
+// Messages that are received while earlier ones are checked, where nothing is kept that could be resumed.
+#define AHEAD_MESSAGES 4
+
 struct options {
   struct wd_common common;
   const char *model, *out;
@@ -383,6 +386,7 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
       .connections = (unsigned)o->connections,
   };
   job.connection.ahead_bytes = ahead;
+  job.connection.ahead_messages = ahead ? 0 : AHEAD_MESSAGES;
   outcome.fetched = wd_spans_bytes(&missing);
   wd_progress_start(&progress, "fetching", outcome.fetched, mode);
   status = wd_stream_run(&job, &missing, &outcome.counts, &err);

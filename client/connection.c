@@ -4,6 +4,13 @@
 // `received` waits for one message and is started again for each. Each batch's tag is the address of its flag in the
 // call; wait_for() runs the queue, which is also what reads the socket, until the flag it wants is up. A call is freed
 // only when every batch it started has answered.
+//
+// With ahead_messages a call has a thread, and that thread alone runs the queue from then on:
+//
+//   receiver:  wait_for(received) ─► into the ring, or wait until there is room ─► … ─► the last one is NULL
+//   caller:    wd_call_next takes from the ring, or waits;  wd_call_end cancels the call and joins the receiver
+//
+// Taking bytes off the socket is then all that the receiver does, which is what bounds a connection.
 #include "client/connection.h"
 
 #include <arpa/inet.h>
@@ -15,6 +22,7 @@
 #include <grpc/slice.h>
 #include <grpc/support/alloc.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +45,20 @@ struct wd_connection {
   grpc_completion_queue *queue;
   char *address;  // as the user gave it
   uint64_t silence_ms;
+  uint32_t ahead_messages;
   const atomic_bool *stop;
   struct wd_credentials_config credentials;
+};
+
+// Messages that were received and not yet asked for.
+struct receiver {
+  pthread_t thread;
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  grpc_byte_buffer **ring;
+  uint32_t first, n;
+  bool ended;  // none follow
+  bool left;   // the caller wants no more
 };
 
 struct batch {
@@ -58,6 +78,7 @@ struct wd_call {
   grpc_byte_buffer *message;
   struct iovec *pieces;
   size_t pieces_room;
+  struct receiver *receiver;  // or NULL
 };
 
 // --------------------------------------------------------------------------------------------------- addresses
@@ -143,6 +164,8 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
   }
   // The library's own log would tell again what our messages tell. Asked for by name, it comes.
   setenv("GRPC_VERBOSITY", "NONE", 0);
+  // Each connection's thread polls its own socket, instead of all of them taking turns at one epoll set.
+  setenv("GRPC_POLL_STRATEGY", "poll", 0);
   grpc_init();
   grpc_channel_credentials *credentials;
   enum wd_status status = wd_credentials_create(credentials_config, &credentials, err);
@@ -161,6 +184,7 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
   }
   c->address = address;
   c->silence_ms = config->silence_ms;
+  c->ahead_messages = config->ahead_messages;
   c->stop = config->stop;
   c->credentials = *credentials_config;
   uint64_t most = config->max_message_bytes ? config->max_message_bytes : 4u << 20;
@@ -256,6 +280,106 @@ static void wait_for(struct wd_call *call, const struct batch *batch) {
   }
 }
 
+// The next message, which the caller gets, or NULL once there are no more.
+static grpc_byte_buffer *receive(struct wd_call *call) {
+  grpc_byte_buffer *message = NULL;
+  grpc_op op = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &message};
+  start_batch(call, &op, 1, &call->received);
+  wait_for(call, &call->received);
+  if (message && call->ended_by != WD_OK) {
+    grpc_byte_buffer_destroy(message);
+    message = NULL;
+  }
+  if (!message) {
+    wait_for(call, &call->closed);
+  }
+  return message;
+}
+
+static void *receiver_main(void *argument) {
+  struct wd_call *call = argument;
+  pthread_setname_np(pthread_self(), "receive");
+  struct receiver *r = call->receiver;
+  const uint32_t room = call->connection->ahead_messages;
+  grpc_byte_buffer *message;
+  do {
+    message = receive(call);
+    pthread_mutex_lock(&r->lock);
+    while (message && r->n == room && !r->left) {
+      pthread_cond_wait(&r->changed, &r->lock);
+    }
+    if (message && !r->left) {
+      r->ring[(r->first + r->n++) % room] = message;
+    } else if (message) {
+      grpc_byte_buffer_destroy(message);
+    }
+    r->ended = !message;
+    pthread_cond_signal(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+  } while (message);
+  return NULL;
+}
+
+static grpc_byte_buffer *take_received(struct wd_call *call) {
+  struct receiver *r = call->receiver;
+  grpc_byte_buffer *message = NULL;
+  pthread_mutex_lock(&r->lock);
+  while (r->n == 0 && !r->ended) {
+    pthread_cond_wait(&r->changed, &r->lock);
+  }
+  if (r->n) {
+    message = r->ring[r->first];
+    r->first = (r->first + 1) % call->connection->ahead_messages;
+    r->n--;
+    pthread_cond_signal(&r->changed);
+  }
+  pthread_mutex_unlock(&r->lock);
+  return message;
+}
+
+// A call whose receiver cannot be had does without.
+static void start_receiver(struct wd_call *call) {
+  struct receiver *r = calloc(1, sizeof *r);
+  grpc_byte_buffer **ring = calloc(call->connection->ahead_messages, sizeof *ring);
+  if (!r || !ring) {
+    goto fail;
+  }
+  r->ring = ring;
+  pthread_mutex_init(&r->lock, NULL);
+  pthread_cond_init(&r->changed, NULL);
+  call->receiver = r;
+  if (pthread_create(&r->thread, NULL, receiver_main, call) == 0) {
+    return;
+  }
+  call->receiver = NULL;
+  pthread_cond_destroy(&r->changed);
+  pthread_mutex_destroy(&r->lock);
+fail:
+  free(ring);
+  free(r);
+}
+
+static void end_receiver(struct wd_call *call) {
+  struct receiver *r = call->receiver;
+  pthread_mutex_lock(&r->lock);
+  r->left = true;
+  bool ended = r->ended;
+  pthread_cond_signal(&r->changed);
+  pthread_mutex_unlock(&r->lock);
+  if (!ended) {
+    grpc_call_cancel(call->call, NULL);
+  }
+  pthread_join(r->thread, NULL);
+  for (; r->n; r->n--, r->first = (r->first + 1) % call->connection->ahead_messages) {
+    grpc_byte_buffer_destroy(r->ring[r->first]);
+  }
+  pthread_cond_destroy(&r->changed);
+  pthread_mutex_destroy(&r->lock);
+  free(r->ring);
+  free(r);
+  call->receiver = NULL;
+}
+
 enum wd_status wd_call_start(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
                              struct wd_call **out, struct wd_error *err) {
   grpc_slice authorization;
@@ -298,6 +422,9 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
   start_batch(call, &close, 1, &call->closed);
   start_batch(call, open, 4, &call->opened);
   grpc_byte_buffer_destroy(buffer);
+  if (connection->ahead_messages) {
+    start_receiver(call);
+  }
   *out = call;
   return WD_OK;
 }
@@ -419,10 +546,8 @@ enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, s
   drop_message(call);
   *pieces = NULL;
   *n_pieces = 0;
-  grpc_op receive = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->message};
-  start_batch(call, &receive, 1, &call->received);
-  wait_for(call, &call->received);
-  if (call->message && call->ended_by == WD_OK) {
+  call->message = call->receiver ? take_received(call) : receive(call);
+  if (call->message) {
     if (!list_pieces(call, n_pieces)) {
       return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to read a message of the server");
     }
@@ -430,7 +555,6 @@ enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, s
     *n_pieces = *n_pieces ? *n_pieces : 1;
     return WD_OK;
   }
-  wait_for(call, &call->closed);
   return call->code == GRPC_STATUS_OK && call->ended_by == WD_OK ? WD_OK : fail_with_status(call, err);
 }
 
@@ -479,13 +603,14 @@ void wd_call_end(struct wd_call *call) {
     return;
   }
   drop_message(call);
+  if (call->receiver) {
+    end_receiver(call);
+  }
   if (call->closed.running) {
     grpc_call_cancel(call->call, NULL);
   }
-  wait_for(call, &call->received);
   wait_for(call, &call->opened);
   wait_for(call, &call->closed);
-  drop_message(call);
   grpc_metadata_array_destroy(&call->first_metadata);
   grpc_metadata_array_destroy(&call->last_metadata);
   grpc_slice_unref(call->details);

@@ -2,8 +2,9 @@
 // A connection to a server and the calls on it, as plain blocking functions.
 //
 // A connection is one gRPC channel with a socket of its own and one completion queue, used by one thread, one call at a
-// time; more throughput comes from more connections, each with its thread. While a function here waits it also looks
-// for Ctrl-C, for the caller's stop flag, and for a server that has been silent too long: each cancels the call.
+// time; more throughput comes from more connections, each with its thread, and from a second thread a call that
+// receives messages while the caller works on earlier ones. While a function here waits it also looks for Ctrl-C, for
+// the caller's stop flag, and for a server that has been silent too long: each cancels the call.
 #ifndef WD_CLIENT_CONNECTION_H
 #define WD_CLIENT_CONNECTION_H
 
@@ -26,6 +27,7 @@ struct wd_connection_config {
   uint64_t silence_ms;         // how long the server may take for its next message; 0: for ever
   uint64_t max_message_bytes;  // a longer message fails the call; 0: 4 MiB
   uint64_t ahead_bytes;        // what the server may send before it was read; 0: 16 MiB or more
+  uint32_t ahead_messages;     // what a thread of each call's own receives meanwhile; 0: no thread
   const atomic_bool *stop;     // when it turns true, calls end with CANCELLED; may be NULL
   struct wd_credentials_config credentials;
 };

@@ -152,6 +152,7 @@ static void *run_worker(void *context) {
   const struct wd_wanted *wanted = &run->job->wanted;
   struct wd_spans piece = {0};
   bool more = true;
+  pthread_setname_np(pthread_self(), "fetch");
   while (more) {
     struct wd_connection *connection;
     struct wd_error err;
