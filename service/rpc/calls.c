@@ -161,6 +161,7 @@ static void cut_stalled(struct wd_server *server, const char *message) {
 
 void *wd_timer_main(void *argument) {
   struct wd_server *server = argument;
+  pthread_setname_np(pthread_self(), "wd-timer");
   char message[200];
   snprintf(message, sizeof message,
            "the reader took nothing for %.1f seconds: read faster, or start the server with a longer --stall-timeout",

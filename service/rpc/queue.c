@@ -166,6 +166,7 @@ static void on_arrival(struct wd_tag *tag, bool ok) {
 
 void *wd_queue_main(void *argument) {
   struct wd_queue *queue = argument;
+  pthread_setname_np(pthread_self(), "wd-queue");
   for (;;) {
     grpc_event event = grpc_completion_queue_next(queue->grpc, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
     if (event.type == GRPC_QUEUE_SHUTDOWN) {

@@ -19,6 +19,7 @@ struct wd_tasks {
 
 static void *task_main(void *argument) {
   struct wd_tasks *tasks = argument;
+  pthread_setname_np(pthread_self(), "wd-task");
   pthread_mutex_lock(&tasks->lock);
   while (tasks->first || !tasks->stopping) {
     struct wd_task *task = tasks->first;
