@@ -38,8 +38,10 @@ enum wd_next {
 };
 
 enum wd_method_kind {
-  WD_METHOD_PROBE,  // answers always: health and reflection, GetServerInfo
+  WD_METHOD_PROBE,  // answers at once and always: Check and GetServerInfo
+  WD_METHOD_WATCH,  // stays for as long as the caller likes: Watch and reflection
   WD_METHOD_WORK,   // counts against --max-streams, and is refused while the server drains
+  WD_METHOD_KINDS,
 };
 
 // What of the server a method belongs to: the standard services may be open to callers without a token, and health

@@ -7,7 +7,8 @@
 #include "service/rpc/server_private.h"
 
 #define TIMER_MS 250
-// Calls that are no work (health, reflection, info), all clients together.
+// Calls that are no work, of either kind, all clients together. They are counted apart: who may watch without a token
+// could otherwise keep others from asking for the server's health.
 #define MAX_PROBES 1024
 
 enum wd_status wd_server_add_call(struct wd_server *server, struct wd_call *call, enum wd_method_kind kind,

@@ -170,7 +170,7 @@ static void destroy(struct wd_call *call) {
 #define REFLECTION(version)                                                                                       \
   {                                                                                                               \
     .path = "/grpc.reflection." version ".ServerReflection/ServerReflectionInfo", .name = "ServerReflectionInfo", \
-    .kind = WD_METHOD_PROBE, .group = WD_GROUP_REFLECTION,                                                        \
+    .kind = WD_METHOD_WATCH, .group = WD_GROUP_REFLECTION,                                                        \
     .request = &grpc__reflection__v1__server_reflection_request__descriptor, .client_streams = true,              \
     .state_size = sizeof(struct state), .start = start, .next = next, .received = received, .destroy = destroy,   \
   }

@@ -53,8 +53,8 @@ struct wd_server {
   pthread_cond_t tick;     // the timer is to stop
   struct wd_call *calls;
   uint64_t n_calls;
-  uint64_t active[2];  // by enum wd_method_kind
-  uint64_t n_armed;    // requests for calls that gRPC has not given back for good
+  uint64_t active[WD_METHOD_KINDS];  // by enum wd_method_kind
+  uint64_t n_armed;                  // requests for calls that gRPC has not given back for good
   uint64_t next_id;
   uint64_t gpu_leased;
   bool opened;  // the ports may listen, so that they have to be shut down

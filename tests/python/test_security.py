@@ -332,6 +332,37 @@ def test_the_health_port_is_taken(models, server):
     assert done.returncode == 1 and "--health-listen" in done.stderr
 
 
+def test_watchers_do_not_keep_others_from_asking(serve, models):
+    s = serve(models, "--health-listen", "127.0.0.1:0")
+    watches = []
+    for _ in range(1100):
+        if len(watches) % 200 == 0:
+            c = channel(s, address=health_address(s))
+        watch = health_pb2_grpc.HealthStub(c).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        try:
+            next(watch)
+        except grpc.RpcError as e:
+            assert e.code() == CODE.RESOURCE_EXHAUSTED
+            break
+        watches.append(watch)
+    assert len(watches) == 1024
+    assert health(channel(s, address=health_address(s))).status == health_pb2.HealthCheckResponse.SERVING
+    info(stub(s))
+
+
+@pytest.mark.parametrize("method", ["StreamTensors", "GetServerInfo", "Nothing"])
+def test_a_request_that_never_comes(serve, models, method):
+    """Calls without their request hold up neither others nor the end."""
+    s = serve(models)
+    c = channel(s)
+    waiting = [c.stream_stream(f"/weightd.v1.WeightService/{method}")(iter(lambda: wait_for_ever(), None)) for _ in range(20)]
+    info(pb_grpc.WeightServiceStub(c))
+    s.signal(signal.SIGTERM)
+    assert s.wait() == 0
+    for call in waiting:
+        failure(lambda: call, CODE.UNAVAILABLE, CODE.CANCELLED, CODE.UNIMPLEMENTED)
+
+
 # ------------------------------------------------------------------------------------------- files that change
 
 def test_a_new_certificate(serve, models, files, authority, big):
@@ -669,3 +700,15 @@ def test_weightctl_asks_the_health_port(serve, models, files):
                "WEIGHTD_TLS_CLIENT_CA": str(files / "ca.crt"), "WEIGHTD_TOKEN_FILE": str(files / "tokens")}
     assert ctl(s, "health", address=health_address(s), env=daemons).stdout == "SERVING\n"
     assert "UNIMPLEMENTED" in ctl(s, "info", address=health_address(s), env=daemons, status=1).stderr
+
+
+def test_weightctl_names_of_replicas(serve, models, files, authority):
+    """A name's addresses are asked one by one, and each must show a certificate of that name."""
+    pair = authority.issue("server", hosts=["localhost"])
+    put(files / "server.crt", pair.cert)
+    put(files / "server.key", pair.key)
+    s = serve(models, *tls(files))
+    ca, port = ["--tls-ca", files / "ca.crt"], s.address.rsplit(":", 1)[1]
+    ctl(s, "health", *ca, address=f"dns:///localhost:{port}")
+    ctl(s, "fetch", "sample.gguf", "--out", "/dev/null", *ca, address=f"localhost:{port}")
+    assert "--tls-name" in ctl(s, "health", *ca, status=1).stderr
