@@ -710,5 +710,5 @@ def test_weightctl_names_of_replicas(serve, models, files, authority):
     s = serve(models, *tls(files))
     ca, port = ["--tls-ca", files / "ca.crt"], s.address.rsplit(":", 1)[1]
     ctl(s, "health", *ca, address=f"dns:///localhost:{port}")
-    ctl(s, "fetch", "sample.gguf", "--out", "/dev/null", *ca, address=f"localhost:{port}")
+    ctl(s, "fetch", "sample.gguf", "--out", "/dev/null", *ca, address=f"dns:///localhost:{port}")
     assert "--tls-name" in ctl(s, "health", *ca, status=1).stderr

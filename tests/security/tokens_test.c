@@ -59,7 +59,10 @@ static void a_nul_does_not_end_a_token(void **state) {
   (void)state;
   assert_int_equal(load("0123456789abcdef\n"), WD_OK);
   assert_false(wd_tokens_accept(&tokens, "0123456789abcdef\0", 17));
-  write_file("0123\0456\n", 9);
+  write_file(
+      "0123\0"
+      "456\n",
+      9);
   assert_int_equal(wd_tokens_load("--token-file", path, &tokens, &err), WD_FAILED_PRECONDITION);
 }
 
