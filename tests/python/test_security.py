@@ -12,6 +12,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 
@@ -22,7 +23,7 @@ from wdgrpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc
 
 import certs
 from ggufwrite import Gguf
-from harness import PATIENCE, WEIGHTCTL, WEIGHTD, failure, pb, pb_grpc, stream, wait_until
+from harness import PATIENCE, ROOT, WEIGHTCTL, WEIGHTD, failure, pb, pb_grpc, stream, wait_until
 
 CODE = grpc.StatusCode
 TOKENS = ["first-token-of-the-tests", "second~token+of/the.tests=="]
@@ -615,6 +616,18 @@ def test_environment(serve, models, files, authority):
     health(c)
     refused(pb_grpc.WeightServiceStub(c), CODE.UNAUTHENTICATED)
     info(stub(s, authority, token=TOKENS[1]))
+
+
+def test_the_client_of_the_readme(serve, models, files):
+    s = serve(models, *tls(files), "--token-file", files / "tokens")
+    put(files / "token", TOKENS[1] + "\n")
+    [code] = re.findall(r"<!-- a test runs this, too -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    code = code.replace("weights.example:50151", s.address)
+    code = f"import grpc\nprotos, services = grpc.protos_and_services('weightd/v1/weightd.proto')\n{code}\n" \
+           "print(stub.GetServerInfo(protos.GetServerInfoRequest()).version)"
+    out = subprocess.run([sys.executable, "-c", code], env=dict(os.environ, PYTHONPATH=str(ROOT / "proto")), cwd=files,
+                         check=True, capture_output=True, text=True).stdout
+    assert re.match(r"\d+\.\d+", out)
 
 
 # ---------------------------------------------------------------------------------------------------- weightctl
