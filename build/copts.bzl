@@ -7,6 +7,8 @@ WD_COPTS = [
     "-O2",
     "-Wall",
     "-Wextra",
+    # What an initializer does not name is zero, which is what it is left out for.
+    "-Wno-missing-field-initializers",
     "-Werror",
     "-Wshadow",
     "-Wvla",

@@ -14,7 +14,8 @@ esac
 
 # Building and serving.
 packages=(gcc g++ bazel-bootstrap bazel-rules-java bazel-rules-proto libgrpc-dev libprotobuf-c-dev protobuf-c-compiler
-  protobuf-compiler libisal-dev libxxhash-dev libjansson-dev libssl-dev liburing-dev)
+  protobuf-compiler libisal-dev libxxhash-dev libjansson-dev libssl-dev liburing-dev
+  libevent-dev)
 # Testing.
 [ "$what" = run ] || packages+=(libcmocka-dev clang-format clang-tidy python3-venv libnss-wrapper openssl)
 [ "$what" != full ] || packages+=(valgrind)

@@ -105,6 +105,7 @@ static enum wd_status fail(struct wd_error *err, enum wd_status status, const ch
   va_list args;
   va_start(args, format);
   err->status = status;
+  err->limit = WD_LIMIT_OTHER;
   vsnprintf(err->message, sizeof err->message, format, args);
   va_end(args);
   return status;

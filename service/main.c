@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "service/base/cli.h"
+#include "service/monitoring.h"
 #include "service/options.h"
 #include "service/telemetry/log.h"
 
@@ -75,6 +76,7 @@ static int serve(const struct wd_options *options) {
   struct wd_root *root = NULL;
   struct wd_engine *engine = NULL;
   struct wd_server *server = NULL;
+  struct wd_monitoring *monitoring = NULL;
   char address[256];
   sigset_t signals;
   wd_log_configure(options->verbose ? WD_LOG_DEBUG : WD_LOG_INFO, options->json_log);
@@ -87,7 +89,8 @@ static int serve(const struct wd_options *options) {
   pthread_sigmask(SIG_BLOCK, &signals, NULL);
 
   int result = WD_EXIT_OK;
-  if (wd_server_check(&options->server, &err)) {
+  if (wd_server_check(&options->server, &err) ||
+      (options->metrics_listen && wd_monitoring_check(options->metrics_listen, &err))) {
     return fail(&err);
   }
   if (wd_root_open(options->model_root, &root, &err)) {
@@ -106,6 +109,10 @@ static int serve(const struct wd_options *options) {
     result = fail(&err);
     goto out;
   }
+  if (options->metrics_listen && wd_monitoring_start(options->metrics_listen, server, &monitoring, &err)) {
+    result = fail(&err);
+    goto out;
+  }
   wd_log(WD_LOG_INFO, "serving %s, listening on %s", options->model_root, address);
   if (options->ready_file && write_ready_file(options->ready_file, address, &err)) {
     result = fail(&err);
@@ -113,6 +120,7 @@ static int serve(const struct wd_options *options) {
   }
   serve_until_signal(server, &signals, options->grace_ms);
 out:
+  wd_monitoring_stop(monitoring);
   wd_server_stop(server);
   wd_engine_destroy(engine);
   wd_root_close(root);

@@ -36,6 +36,7 @@ enum {
   KEY_GPU_MEMORY_BUDGET,
   KEY_READ,
   KEY_IO,
+  KEY_METRICS_LISTEN,
 };
 
 static const struct argp_option option_table[] = {
@@ -61,6 +62,8 @@ static const struct argp_option option_table[] = {
     {"ready-file", KEY_READY_FILE, "FILE", 0, "Write the address to FILE once the server accepts calls", 0},
     {"allow-cuda-ipc", KEY_ALLOW_CUDA_IPC, NULL, 0, "Lend GPU memory to callers on the unix socket (LeaseTensors)", 0},
     {"gpu-memory-budget", KEY_GPU_MEMORY_BUDGET, "SIZE", 0, "All GPU memory that is lent at once; default 8GiB", 0},
+    {"metrics-listen", KEY_METRICS_LISTEN, "HOST:PORT", 0, "Prometheus metrics over HTTP, in plain text; default: none",
+     0},
     {"health-listen", KEY_HEALTH_LISTEN, "ADDR", 0,
      "Offer health alone on this address, too, in plain text and without tokens, for probes", 0},
     {"tls-cert", KEY_TLS_CERT, "FILE", 0, "TLS: the server's certificate, and the chain behind it, in PEM", 0},
@@ -205,6 +208,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       break;
     case KEY_GPU_MEMORY_BUDGET:
       parse_size(state, "gpu-memory-budget", arg, &options->server.gpu_memory_budget);
+      break;
+    case KEY_METRICS_LISTEN:
+      options->metrics_listen = arg;
       break;
     case ARGP_KEY_ARG:
       argp_error(state, "unexpected argument %s", arg);

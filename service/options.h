@@ -11,7 +11,8 @@
 
 struct wd_options {
   const char *model_root;
-  const char *ready_file;  // or NULL
+  const char *ready_file;      // or NULL
+  const char *metrics_listen;  // or NULL
   uint64_t grace_ms;
   bool json_log;
   bool verbose;

@@ -24,16 +24,30 @@ static void end_message(char *message, size_t size, size_t wanted) {
   }
 }
 
-enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *format, ...) {
+static void set_error(struct wd_error *err, enum wd_status status, enum wd_limit limit, const char *format,
+                      va_list args) {
   if (err) {
-    va_list args;
     err->status = status;
-    va_start(args, format);
+    err->limit = limit;
     int n = vsnprintf(err->message, sizeof err->message, format, args);
-    va_end(args);
     end_message(err->message, sizeof err->message, n < 0 ? 0 : (size_t)n);
   }
+}
+
+enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  set_error(err, status, WD_LIMIT_OTHER, format, args);
+  va_end(args);
   return status;
+}
+
+enum wd_status wd_fail_limit(struct wd_error *err, enum wd_limit limit, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  set_error(err, WD_RESOURCE_EXHAUSTED, limit, format, args);
+  va_end(args);
+  return WD_RESOURCE_EXHAUSTED;
 }
 
 enum wd_status wd_fail_prefix(struct wd_error *err, const char *format, ...) {
@@ -72,4 +86,19 @@ const char *wd_status_name(enum wd_status status) {
       [WD_INTERNAL] = "internal error",
   };
   return (size_t)status < sizeof names / sizeof *names ? names[status] : "unknown status";
+}
+
+const char *wd_limit_name(enum wd_limit limit) {
+  static const char *const names[WD_LIMITS] = {
+      [WD_LIMIT_OTHER] = "other",
+      [WD_LIMIT_MAX_STREAMS] = "max_streams",
+      [WD_LIMIT_PROBES] = "probes",
+      [WD_LIMIT_WATCHES] = "watches",
+      [WD_LIMIT_MEMORY_BUDGET] = "memory_budget",
+      [WD_LIMIT_METADATA_BUDGET] = "metadata_budget",
+      [WD_LIMIT_GPU_MEMORY_BUDGET] = "gpu_memory_budget",
+      [WD_LIMIT_REQUEST_SIZE] = "request_size",
+      [WD_LIMIT_MODEL] = "model",
+  };
+  return (size_t)limit < WD_LIMITS ? names[limit] : names[WD_LIMIT_OTHER];
 }

@@ -268,7 +268,7 @@ static void read_done(struct wd_io_request *request) {
   atomic_fetch_add_explicit(&engine->bytes_read, bytes, memory_order_relaxed);
   atomic_fetch_add_explicit(&engine->bytes_read_ahead, bytes, memory_order_relaxed);
   atomic_fetch_add_explicit(&engine->bytes_read_direct, extent->direct ? bytes : 0, memory_order_relaxed);
-  atomic_fetch_add_explicit(&engine->read_ahead_ns, now_ns() - extent->clock, memory_order_relaxed);
+  wd_histogram_observe(&engine->times.read_ahead, &wd_work_buckets, now_ns() - extent->clock);
   finish(extent, HERE);
 }
 

@@ -167,10 +167,10 @@ void wd_engine_get_counters(struct wd_engine *engine, struct wd_engine_counters 
       .bytes_read = engine->bytes_read,
       .bytes_read_ahead = engine->bytes_read_ahead,
       .bytes_read_direct = engine->bytes_read_direct,
-      .read_ahead_ns = engine->read_ahead_ns,
       .bytes_decoded = engine->bytes_decoded,
   };
-  for (int stage = 0; stage < WD_STAGES; stage++) {
-    counters->stage_ns[stage] = engine->stage_ns[stage];
-  }
+}
+
+const struct wd_engine_times *wd_engine_times(const struct wd_engine *engine) {
+  return &engine->times;
 }

@@ -8,6 +8,7 @@
 
 #include "service/engine/backend.h"
 #include "service/engine/plan.h"
+#include "service/telemetry/metrics.h"
 
 struct wd_engine;
 
@@ -33,9 +34,7 @@ struct wd_engine_counters {
   uint64_t bytes_read;
   uint64_t bytes_read_ahead;   // of those, in large reads ahead of the decoding …
   uint64_t bytes_read_direct;  // … around the page cache
-  uint64_t read_ahead_ns;      // that such reads were under way, overlapping ones each in full
   uint64_t bytes_decoded;
-  uint64_t stage_ns[WD_STAGES];  // of all workers together
 };
 
 enum wd_status wd_engine_create(const struct wd_engine_options *options, struct wd_engine **engine,
@@ -48,6 +47,15 @@ const char *wd_engine_io_note(const struct wd_engine *engine);  // what reads
 struct wd_pool *wd_engine_pool(struct wd_engine *engine);
 uint32_t wd_engine_threads(const struct wd_engine *engine);
 void wd_engine_get_counters(struct wd_engine *engine, struct wd_engine_counters *counters);
+
+// Durations since the engine was created, in wd_work_buckets.
+struct wd_engine_times {
+  struct wd_histogram stages[WD_STAGES];  // of each chunk
+  struct wd_histogram read_ahead;         // of each large read ahead of the decoding
+  struct wd_histogram worker_waits;       // of each stream, from its admission until a worker begins its first chunk
+  struct wd_histogram reader_waits;       // of each chunk, from when it is ready until it is taken
+};
+const struct wd_engine_times *wd_engine_times(const struct wd_engine *engine);
 
 // ---- Streams
 

@@ -38,9 +38,8 @@ struct wd_engine {
   atomic_uint_fast64_t bytes_read;
   atomic_uint_fast64_t bytes_read_ahead;
   atomic_uint_fast64_t bytes_read_direct;
-  atomic_uint_fast64_t read_ahead_ns;
   atomic_uint_fast64_t bytes_decoded;
-  atomic_uint_fast64_t stage_ns[WD_STAGES];
+  struct wd_engine_times times;
   char note[512];
   char io_note[WD_IO_NOTE];
 };

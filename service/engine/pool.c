@@ -91,13 +91,14 @@ enum wd_status wd_pool_reserve(struct wd_pool *pool, uint64_t bytes, struct wd_e
   }
   pthread_mutex_unlock(&pool->lock);
   if (bytes > pool->budget) {
-    return wd_fail(err, WD_RESOURCE_EXHAUSTED,
-                   "this takes %s, and the whole memory budget is %s: ask for smaller chunks, or raise --memory-budget",
-                   WD_BYTES(bytes), WD_BYTES(pool->budget));
+    return wd_fail_limit(
+        err, WD_LIMIT_MEMORY_BUDGET,
+        "this takes %s, and the whole memory budget is %s: ask for smaller chunks, or raise --memory-budget",
+        WD_BYTES(bytes), WD_BYTES(pool->budget));
   }
   if (!fits) {
-    return wd_fail(
-        err, WD_RESOURCE_EXHAUSTED,
+    return wd_fail_limit(
+        err, WD_LIMIT_MEMORY_BUDGET,
         "the memory budget of %s is spent: running streams reserve %s and this one needs %s; try again later, "
         "ask for smaller chunks, or raise --memory-budget",
         WD_BYTES(pool->budget), WD_BYTES(reserved), WD_BYTES(bytes));

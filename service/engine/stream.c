@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "service/base/checked.h"
+#include "service/base/clock.h"
 #include "service/engine/engine_private.h"
 #include "service/gguf/access.h"
 
@@ -44,7 +45,9 @@ struct wd_slot {
   struct wd_buffer *buffer;
   struct wd_claim claim;  // what was read ahead for it
   struct wd_slot *next;
+  bool begins;  // its stream's first
   bool done;
+  uint64_t done_ns;
 };
 
 struct wd_stream {
@@ -54,6 +57,8 @@ struct wd_stream {
   struct wd_stream_options options;
   size_t buffer_bytes;
   uint64_t references;
+  uint64_t opened_ns;
+  bool begun;  // a worker has its first chunk
   // What is cut next: byte (or element) `at` of unit number `unit`; cutting is over when unit == units.
   uint64_t unit;
   uint64_t units;
@@ -288,8 +293,11 @@ static void job_done(struct wd_job *job) {
     atomic_fetch_add_explicit(&engine->bytes_decoded, slot->chunk.size, memory_order_relaxed);
   }
   for (int stage = 0; stage < WD_STAGES; stage++) {
-    atomic_fetch_add_explicit(&engine->stage_ns[stage], job->stage_ns[stage], memory_order_relaxed);
+    if (job->stage_ns[stage]) {
+      wd_histogram_observe(&engine->times.stages[stage], &wd_work_buckets, job->stage_ns[stage]);
+    }
   }
+  slot->done_ns = wd_now_ns();
   pthread_mutex_lock(&engine->lock);
   wd_ahead_release(&stream->ahead, &slot->claim);
   slot->done = true;
@@ -415,6 +423,8 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine) {
     }
     slot->stream = stream;
     slot->buffer = buffer;
+    slot->begins = !stream->begun;
+    stream->begun = true;
     stream->reserved_in_use |= reserved;
     stream->references++;
     stream->in_flight++;
@@ -433,7 +443,11 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine) {
 }
 
 void wd_run_slot(struct wd_slot *slot, uint32_t worker) {
-  struct wd_backend *backend = slot->stream->engine->backend;
+  struct wd_engine *engine = slot->stream->engine;
+  struct wd_backend *backend = engine->backend;
+  if (slot->begins) {
+    wd_histogram_observe(&engine->times.worker_waits, &wd_work_buckets, wd_now_ns() - slot->stream->opened_ns);
+  }
   prepare_job(slot);
   backend->ops->start(backend, worker, &slot->job);
 }
@@ -464,6 +478,7 @@ enum wd_status wd_stream_open(struct wd_engine *engine, struct wd_model *model, 
   s->references = 1;
   s->units = wd_plan_units(plan);
   s->ahead = (struct wd_ahead){.engine = engine, .stream = s, .model = s->model, .plan = plan, .stats = options->stats};
+  s->opened_ns = wd_now_ns();
   *stream = s;
   pthread_mutex_lock(&engine->lock);
   ring_add(engine, s);
@@ -500,6 +515,9 @@ enum wd_take wd_stream_take(struct wd_stream *stream, struct wd_chunk **chunk, s
     *err = stream->error;
   }
   pthread_mutex_unlock(&engine->lock);
+  if (slot) {
+    wd_histogram_observe(&engine->times.reader_waits, &wd_work_buckets, wd_now_ns() - slot->done_ns);
+  }
   if (result == WD_TAKE_FAILED && slot) {
     free_slot(slot);
     slot = NULL;

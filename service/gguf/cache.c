@@ -180,9 +180,10 @@ static enum wd_status add(struct wd_model_cache *cache, struct wd_model **model,
     *model = other;
     return WD_OK;
   }
-  return wd_fail(
-      err, WD_RESOURCE_EXHAUSTED, "%s needs %s for its parsed headers, but models in use hold %s of the budget of %s",
-      WD_QUOTE(info->name, strlen(info->name)), WD_BYTES(info->memory_bytes), WD_BYTES(used), WD_BYTES(cache->budget));
+  return wd_fail_limit(err, WD_LIMIT_METADATA_BUDGET,
+                       "%s needs %s for its parsed headers, but models in use hold %s of the budget of %s",
+                       WD_QUOTE(info->name, strlen(info->name)), WD_BYTES(info->memory_bytes), WD_BYTES(used),
+                       WD_BYTES(cache->budget));
 }
 
 enum wd_status wd_model_cache_get(struct wd_model_cache *cache, const char *path, struct wd_model **model,
@@ -211,10 +212,15 @@ enum wd_status wd_model_cache_get(struct wd_model_cache *cache, const char *path
   return status;
 }
 
-size_t wd_model_cache_count(struct wd_model_cache *cache) {
+void wd_model_cache_get_usage(struct wd_model_cache *cache, struct wd_model_cache_usage *usage) {
   pthread_mutex_lock(&cache->lock);
   sweep(cache);
-  size_t count = cache->count;
+  *usage = (struct wd_model_cache_usage){.models = cache->count, .bytes = cache->used, .budget = cache->budget};
   pthread_mutex_unlock(&cache->lock);
-  return count;
+}
+
+size_t wd_model_cache_count(struct wd_model_cache *cache) {
+  struct wd_model_cache_usage usage;
+  wd_model_cache_get_usage(cache, &usage);
+  return usage.models;
 }

@@ -20,7 +20,14 @@ void wd_model_cache_destroy(struct wd_model_cache *cache);  // models in use liv
 enum wd_status wd_model_cache_get(struct wd_model_cache *cache, const char *path, struct wd_model **model,
                                   struct wd_error *err);
 
-// Models open now: cached, or in use.
+struct wd_model_cache_usage {
+  size_t models;    // open now: cached, or in use
+  uint64_t bytes;   // of their parsed headers
+  uint64_t budget;  // of those
+};
+void wd_model_cache_get_usage(struct wd_model_cache *cache, struct wd_model_cache_usage *usage);
+
+// Models open now.
 size_t wd_model_cache_count(struct wd_model_cache *cache);
 
 #endif

@@ -86,8 +86,12 @@ static enum wd_status refuse(void *context, enum wd_status status, uint64_t offs
     snprintf(where, sizeof where, "%s %" PRIu64 " of %" PRIu64 ": ", kind, p->number + 1,
              p->where == IN_KEY ? p->n_keys : p->n_tensors);
   }
-  return wd_fail(err, status, "%s, byte %" PRIu64 ": %s%s", WD_QUOTE(p->file->name, strlen(p->file->name)), offset,
-                 where, reason);
+  wd_fail(err, status, "%s, byte %" PRIu64 ": %s%s", WD_QUOTE(p->file->name, strlen(p->file->name)), offset, where,
+          reason);
+  if (err && status == WD_RESOURCE_EXHAUSTED) {
+    err->limit = WD_LIMIT_MODEL;
+  }
+  return status;
 }
 
 static enum wd_status out_of_memory(struct wd_error *err) {
@@ -99,6 +103,14 @@ static enum wd_status over_limit(struct parser *p, uint64_t offset, const char *
   char reason[120];
   snprintf(reason, sizeof reason, "the model goes over the limit %s of %" PRIu64, limit, value);
   return refuse(p, WD_RESOURCE_EXHAUSTED, offset, reason, err);
+}
+
+static enum wd_status over_memory(struct parser *p, struct wd_error *err) {
+  enum wd_status status = over_limit(p, p->reader.offset, "on memory", p->contents->max_bytes, err);
+  if (err) {
+    err->limit = WD_LIMIT_METADATA_BUDGET;
+  }
+  return status;
 }
 
 // Magic, version and byte order.
@@ -473,17 +485,13 @@ enum wd_status wd_header_parse(struct wd_contents *contents, const struct wd_hea
   p.where = IN_KEY;
   for (p.number = 0; status == WD_OK && p.number < p.n_keys; p.number++) {
     p.name = NULL;
-    status = wd_contents_bytes(contents) > contents->max_bytes
-                 ? over_limit(&p, p.reader.offset, "on memory", contents->max_bytes, err)
-                 : parse_key(&p, err);
+    status = wd_contents_bytes(contents) > contents->max_bytes ? over_memory(&p, err) : parse_key(&p, err);
   }
   p.where = IN_TENSOR;
   uint64_t directory = p.reader.offset;
   for (p.number = 0; status == WD_OK && p.number < p.n_tensors; p.number++) {
     p.name = NULL;
-    status = wd_contents_bytes(contents) > contents->max_bytes
-                 ? over_limit(&p, p.reader.offset, "on memory", contents->max_bytes, err)
-                 : parse_tensor(&p, err);
+    status = wd_contents_bytes(contents) > contents->max_bytes ? over_memory(&p, err) : parse_tensor(&p, err);
   }
   p.where = IN_PREAMBLE;
   if (status == WD_OK) {

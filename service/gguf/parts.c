@@ -141,8 +141,8 @@ static enum wd_status open_by_stem(const struct wd_root *root, const char *path,
                    WD_QUOTE(path, size), count, other);
   }
   if (count > max_parts) {
-    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "%s has %" PRIu32 " parts: the limit max_parts is %" PRIu32,
-                   WD_QUOTE(path, size), count, max_parts);
+    return wd_fail_limit(err, WD_LIMIT_MODEL, "%s has %" PRIu32 " parts: the limit max_parts is %" PRIu32,
+                         WD_QUOTE(path, size), count, max_parts);
   }
   enum wd_status status = allocate(parts, count, err);
   if (status == WD_OK) {
@@ -172,8 +172,8 @@ enum wd_status wd_parts_open(const struct wd_root *root, const char *path, uint3
   uint32_t part = 0, count = 1;
   bool suffixed = wd_split_name(path, &stem_size, &part, &count);
   if (count > max_parts) {
-    status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "%s is one of %" PRIu32 " parts: the limit max_parts is %" PRIu32,
-                     WD_QUOTE(path, strlen(path)), count, max_parts);
+    status = wd_fail_limit(err, WD_LIMIT_MODEL, "%s is one of %" PRIu32 " parts: the limit max_parts is %" PRIu32,
+                           WD_QUOTE(path, strlen(path)), count, max_parts);
   } else {
     status = allocate(parts, count, err);
   }

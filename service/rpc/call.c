@@ -17,8 +17,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "service/base/clock.h"
 #include "service/rpc/server.h"
 #include "service/telemetry/log.h"
+#include "service/telemetry/trace.h"
 
 struct call_tag {
   struct wd_tag tag;
@@ -64,7 +66,8 @@ struct wd_call {
 
   // For the log.
   uint64_t id;
-  uint64_t begin_ms;
+  uint64_t begin_ns;
+  struct wd_trace trace;
   grpc_status_code code;
   char *model;
   char *message;
@@ -72,14 +75,8 @@ struct wd_call {
   max_align_t state[];
 };
 
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 uint64_t wd_now_ms(void) {
-  return now_ns() / 1000000;
+  return wd_now_ns() / 1000000;
 }
 
 void *wd_call_state(struct wd_call *call) {
@@ -170,6 +167,8 @@ void wd_call_unref(struct wd_call *call) {
 }
 
 static void log_call(struct wd_call *call) {
+  uint64_t ns = wd_now_ns() - call->begin_ns;
+  wd_server_count_request(call->server, call->method, call->code, ns);
   pthread_mutex_lock(&call->lock);
   call->logged = true;
   pthread_mutex_unlock(&call->lock);
@@ -182,11 +181,11 @@ static void log_call(struct wd_call *call) {
       .status = wd_grpc_status_name(call->code),
       .message = call->message ? call->message : "",
       .bytes = call->payload_bytes,
-      .seconds = (double)(wd_now_ms() - call->begin_ms) / 1000,
+      .seconds = (double)ns / 1e9,
+      .trace = call->trace,
+      .quiet = call->method->kind != WD_METHOD_WORK && call->code == GRPC_STATUS_OK,
   };
-  if (call->method->kind == WD_METHOD_WORK || call->code != GRPC_STATUS_OK) {
-    wd_log_request(&line);
-  }
+  wd_log_request(&line);
   gpr_free(peer);
 }
 
@@ -228,7 +227,7 @@ static void on_sent(struct wd_tag *tag, bool ok) {
   // A failed send means that the call is over, which the close tag tells.
   wd_call_progress(call, 0);
   if (ok && call->has_payload) {
-    wd_server_count_sent(call->server, call->payload, now_ns() - call->send_begin_ns);
+    wd_server_count_sent(call->server, call->payload, wd_now_ns() - call->send_begin_ns);
   }
   pthread_mutex_lock(&call->lock);
   call->sending = false;
@@ -259,7 +258,7 @@ void wd_call_send(struct wd_call *call, grpc_byte_buffer *message) {
 
 void wd_call_send_payload(struct wd_call *call, grpc_byte_buffer *message, uint64_t payload) {
   call->has_payload = true;
-  call->send_begin_ns = now_ns();
+  call->send_begin_ns = wd_now_ns();
   call->payload = payload;
   send_message(call, message);
 }
@@ -293,7 +292,7 @@ void wd_call_finish(struct wd_call *call, enum wd_status status, const struct wd
   }
   ops[n++] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
                        .data.send_status_from_server = {.status = call->code, .status_details = &details}};
-  wd_server_count_end(call->server, status);
+  wd_server_count_end(call->server, status, err);
   conclude(call);
   start_batch(call, ops, n, &call->status_tag);
   grpc_slice_unref(details);
@@ -306,7 +305,7 @@ static void finish_cancelled(struct wd_call *call) {
   call->code = call->stalled || late ? GRPC_STATUS_DEADLINE_EXCEEDED : GRPC_STATUS_CANCELLED;
   call->message = strdup(call->stalled ? "the reader stalled" : late ? "the deadline passed" : "cancelled");
   if (!call->stalled && call->method->kind == WD_METHOD_WORK) {
-    wd_server_count_end(call->server, WD_CANCELLED);
+    wd_server_count_end(call->server, WD_CANCELLED, NULL);
   }
   conclude(call);
   drop_use(call);
@@ -436,8 +435,9 @@ struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *
   call->deadline = arrival->deadline;
   call->uses = 1;
   call->references = 1;
-  call->begin_ms = wd_now_ms();
-  call->progress_ms = call->begin_ms;
+  call->begin_ns = wd_now_ns();
+  call->progress_ms = wd_now_ms();
+  call->trace = arrival->trace;
   pthread_mutex_init(&call->lock, NULL);
   call->close_tag = (struct call_tag){{on_close}, call};
   call->send_tag = (struct call_tag){{on_sent}, call};

@@ -23,6 +23,7 @@
 #include "service/base/error.h"
 #include "service/rpc/message.h"
 #include "service/rpc/tasks.h"
+#include "service/telemetry/trace.h"
 
 struct wd_call;
 struct wd_server;
@@ -122,6 +123,7 @@ struct wd_arrival {
   grpc_call *call;
   gpr_timespec deadline;
   grpc_metadata_array metadata;
+  struct wd_trace trace;
   grpc_byte_buffer *payload;
 };
 

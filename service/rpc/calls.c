@@ -7,15 +7,12 @@
 #include "service/rpc/server_private.h"
 
 #define TIMER_MS 250
-// Calls that are no work, of either kind, all clients together. They are counted apart: who may watch without a token
-// could otherwise keep others from asking for the server's health.
-#define MAX_PROBES 1024
 
 enum wd_status wd_server_add_call(struct wd_server *server, struct wd_call *call, enum wd_method_kind kind,
                                   uint64_t *id, struct wd_error *err) {
   struct wd_call_links *links = wd_call_get_links(call);
   enum wd_status status = WD_OK;
-  uint64_t most = kind == WD_METHOD_WORK ? server->options.max_streams : MAX_PROBES;
+  uint64_t most = kind == WD_METHOD_WORK ? server->options.max_streams : WD_MAX_PROBES;
   pthread_mutex_lock(&server->lock);
   *id = ++server->next_id;
   links->previous = NULL;
@@ -26,8 +23,11 @@ enum wd_status wd_server_add_call(struct wd_server *server, struct wd_call *call
   server->calls = call;
   server->n_calls++;
   if (++server->active[kind] > most) {
-    status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "the server already has %llu calls of this kind; try again later%s",
-                     (unsigned long long)most, kind == WD_METHOD_WORK ? ", or raise --max-streams" : "");
+    static const enum wd_limit limits[WD_METHOD_KINDS] = {[WD_METHOD_PROBE] = WD_LIMIT_PROBES,
+                                                          [WD_METHOD_WATCH] = WD_LIMIT_WATCHES,
+                                                          [WD_METHOD_WORK] = WD_LIMIT_MAX_STREAMS};
+    status = wd_fail_limit(err, limits[kind], "the server already has %llu calls of this kind; try again later%s",
+                           (unsigned long long)most, kind == WD_METHOD_WORK ? ", or raise --max-streams" : "");
   }
   if (kind == WD_METHOD_WORK) {
     server->started++;
@@ -37,6 +37,13 @@ enum wd_status wd_server_add_call(struct wd_server *server, struct wd_call *call
   }
   pthread_mutex_unlock(&server->lock);
   return status;
+}
+
+uint64_t wd_server_next_id(struct wd_server *server) {
+  pthread_mutex_lock(&server->lock);
+  uint64_t id = ++server->next_id;
+  pthread_mutex_unlock(&server->lock);
+  return id;
 }
 
 void wd_server_remove_call(struct wd_server *server, struct wd_call *call, enum wd_method_kind kind) {
@@ -59,13 +66,13 @@ void wd_server_remove_call(struct wd_server *server, struct wd_call *call, enum 
 
 void wd_server_count_sent(struct wd_server *server, uint64_t bytes, uint64_t ns) {
   atomic_fetch_add_explicit(&server->chunks_sent, 1, memory_order_relaxed);
-  atomic_fetch_add_explicit(&server->send_ns, ns, memory_order_relaxed);
+  wd_histogram_observe(&server->send_times, &wd_work_buckets, ns);
   atomic_fetch_add_explicit(&server->bytes_sent, bytes, memory_order_relaxed);
 }
 
-void wd_server_count_end(struct wd_server *server, enum wd_status status) {
+void wd_server_count_end(struct wd_server *server, enum wd_status status, const struct wd_error *err) {
   if (status == WD_RESOURCE_EXHAUSTED) {
-    server->refused++;
+    server->refused[err->limit < WD_LIMITS ? err->limit : WD_LIMIT_OTHER]++;
   } else if (status == WD_CANCELLED) {
     server->cancelled++;
   }
@@ -75,6 +82,10 @@ void wd_server_get_counters(struct wd_server *server, struct wd_server_counters 
   pthread_mutex_lock(&server->lock);
   uint64_t gpu_leased = server->gpu_leased;
   pthread_mutex_unlock(&server->lock);
+  uint64_t refused = 0;
+  for (int limit = 0; limit < WD_LIMITS; limit++) {
+    refused += server->refused[limit];
+  }
   *counters = (struct wd_server_counters){
       .streams_started = server->started,
       .streams_finished = server->finished,
@@ -83,8 +94,7 @@ void wd_server_get_counters(struct wd_server *server, struct wd_server_counters 
       .streams_active = wd_server_active(server),
       .chunks_sent = server->chunks_sent,
       .bytes_sent = server->bytes_sent,
-      .send_ns = server->send_ns,
-      .requests_refused = server->refused,
+      .requests_refused = refused,
       .gpu_bytes_leased = gpu_leased,
   };
 }
@@ -99,8 +109,8 @@ enum wd_status wd_server_reserve_gpu(struct wd_server *server, uint64_t bytes, s
   }
   pthread_mutex_unlock(&server->lock);
   if (!fits) {
-    return wd_fail(
-        err, WD_RESOURCE_EXHAUSTED,
+    return wd_fail_limit(
+        err, WD_LIMIT_GPU_MEMORY_BUDGET,
         "the GPU memory budget is %s, of which %s are lent, and this lease needs %s: give a lease back, ask for "
         "fewer tensors, or raise --gpu-memory-budget",
         WD_BYTES(budget), WD_BYTES(leased), WD_BYTES(bytes));

@@ -12,36 +12,23 @@ static void start(struct wd_call *call) {
   wd_call_poke(call);
 }
 
-// Those of jobs, and what goes on beside them.
-#define STAGES (WD_STAGES + 2)
-
 // Counters and what they point to.
 struct counters {
   Weightd__V1__Counters base;
-  Weightd__V1__StageTime stages[STAGES];
-  Weightd__V1__StageTime *stage_pointers[STAGES];
+  Weightd__V1__StageTime stages[WD_STAGE_TIMES];
+  Weightd__V1__StageTime *stage_pointers[WD_STAGE_TIMES];
 };
 
-static void fill_stages(const struct wd_engine_counters *engine, uint64_t send_ns, struct counters *to) {
-  const struct {
-    const char *name;
-    uint64_t ns;
-  } stages[STAGES] = {
-      {"read_ahead", engine->read_ahead_ns},
-      {"read", engine->stage_ns[WD_STAGE_READ]},
-      {"to_device", engine->stage_ns[WD_STAGE_TO_DEVICE]},
-      {"decode", engine->stage_ns[WD_STAGE_DECODE]},
-      {"from_device", engine->stage_ns[WD_STAGE_FROM_DEVICE]},
-      {"sum", engine->stage_ns[WD_STAGE_SUM]},
-      {"send", send_ns},
-  };
-  for (int i = 0; i < STAGES; i++) {
+static void fill_stages(const struct wd_server *server, struct counters *to) {
+  struct wd_stage_times stages[WD_STAGE_TIMES];
+  wd_server_stage_times(server, stages);
+  for (int i = 0; i < WD_STAGE_TIMES; i++) {
     weightd__v1__stage_time__init(&to->stages[i]);
     to->stages[i].name = (char *)stages[i].name;
-    to->stages[i].seconds = (double)stages[i].ns / 1e9;
+    to->stages[i].seconds = (double)stages[i].times->sum_ns / 1e9;
     to->stage_pointers[i] = &to->stages[i];
   }
-  to->base.n_stages = STAGES;
+  to->base.n_stages = WD_STAGE_TIMES;
   to->base.stages = to->stage_pointers;
 }
 
@@ -72,7 +59,7 @@ static void fill_counters(struct wd_server *server, struct counters *counters) {
   to->models_open = wd_model_cache_count(wd_server_cache(server));
   to->requests_refused = rpc.requests_refused;
   to->gpu_bytes_leased = rpc.gpu_bytes_leased;
-  fill_stages(&engine, rpc.send_ns, counters);
+  fill_stages(server, counters);
 }
 
 static void fill_limits(struct wd_server *server, Weightd__V1__Limits *to) {
@@ -145,7 +132,7 @@ static enum wd_next next(struct wd_call *call) {
   message.limits = &limits;
   message.counters = &counters.base;
   message.version = (char *)WD_VERSION;
-  message.build = (char *)"GCC " __VERSION__ ", " WD_CUDA_BUILD;
+  message.build = (char *)WD_BUILD;
   message.backend = (char *)backend->ops->name;
   message.backend_note = (char *)wd_engine_note(engine);
   message.draining = wd_server_is_draining(server);

@@ -111,8 +111,8 @@ enum wd_status wd_message_unpack(const ProtobufCMessageDescriptor *type, grpc_by
     return WD_OK;
   }
   if (budget.left < WD_MAX_UNPACKED / 2) {
-    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "the request takes more than %s unpacked: ask for less at once",
-                   WD_BYTES(WD_MAX_UNPACKED));
+    return wd_fail_limit(err, WD_LIMIT_REQUEST_SIZE, "the request takes more than %s unpacked: ask for less at once",
+                         WD_BYTES(WD_MAX_UNPACKED));
   }
   return wd_fail(err, WD_INVALID_ARGUMENT, "the request is not a valid %s", type->name);
 }

@@ -16,4 +16,8 @@ extern const struct wd_method wd_health_watch;
 extern const struct wd_method wd_reflection_v1;
 extern const struct wd_method wd_reflection_v1alpha;
 
+// All of them.
+#define WD_METHODS 10
+extern const struct wd_method *const wd_methods[WD_METHODS];
+
 #endif

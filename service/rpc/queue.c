@@ -4,15 +4,17 @@
 #include <grpc/support/time.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "service/base/text.h"
 #include "service/rpc/methods.h"
 #include "service/rpc/server_private.h"
+#include "service/telemetry/log.h"
 
-static const struct wd_method *const methods[] = {
+const struct wd_method *const wd_methods[WD_METHODS] = {
     &wd_get_server_info, &wd_list_models_method, &wd_describe_model, &wd_stream_tensors, &wd_stream_stats,
     &wd_lease_tensors,   &wd_health_check,       &wd_health_watch,   &wd_reflection_v1,  &wd_reflection_v1alpha,
 };
-#define N_METHODS (sizeof methods / sizeof *methods)
 
 // The server waits for this before it shuts the queues down: a call that arrived is on its list by then.
 static void disarmed(struct wd_server *server) {
@@ -80,12 +82,39 @@ static void refuse(grpc_call *call, grpc_status_code code, const char *message) 
   grpc_slice_unref(details);
 }
 
+// The caller's traceparent, where it sent one, and no more than one, that is valid.
+static void read_trace(const grpc_metadata_array *metadata, struct wd_trace *trace) {
+  size_t found = 0;
+  *trace = (struct wd_trace){0};
+  for (size_t i = 0; i < metadata->count; i++) {
+    const grpc_metadata *entry = &metadata->metadata[i];
+    if (grpc_slice_str_cmp(entry->key, "traceparent") == 0 && found++ == 0) {
+      wd_trace_parse((const char *)GRPC_SLICE_START_PTR(entry->value), GRPC_SLICE_LENGTH(entry->value), trace);
+    }
+  }
+  if (found > 1) {
+    *trace = (struct wd_trace){0};
+  }
+}
+
 static void refuse_unknown(struct wd_arming *arming, const char *method) {
   char message[300];
   snprintf(message, sizeof message,
-           arming->port->health_only ? "there is no method %.200s here: this port offers grpc.health.v1.Health alone"
-                                     : "there is no method %.200s here; server reflection lists those there are",
-           method);
+           arming->port->health_only ? "there is no method %s here: this port offers grpc.health.v1.Health alone"
+                                     : "there is no method %s here; server reflection lists those there are",
+           WD_QUOTE(method, strlen(method)));
+  struct wd_server *server = arming->queue->server;
+  char *peer = grpc_call_get_peer(arming->arrival.call);
+  struct wd_log_request line = {.id = wd_server_next_id(server),
+                                .method = "other",
+                                .peer = peer ? peer : "",
+                                .model = "",
+                                .status = wd_grpc_status_name(GRPC_STATUS_UNIMPLEMENTED),
+                                .message = message};
+  read_trace(&arming->arrival.metadata, &line.trace);
+  wd_log_request(&line);
+  gpr_free(peer);
+  wd_server_count_request(server, NULL, GRPC_STATUS_UNIMPLEMENTED, 0);
   refuse(arming->arrival.call, GRPC_STATUS_UNIMPLEMENTED, message);
 }
 
@@ -120,6 +149,7 @@ static void accept(struct wd_arming *arming) {
   pthread_mutex_lock(&queue->server->lock);
   queue->server->n_armed++;
   pthread_mutex_unlock(&queue->server->lock);
+  read_trace(&arrival->metadata, &arrival->trace);
   if (arming->method->client_streams) {
     begin(queue, arming->method, arrival);
     return;
@@ -130,8 +160,10 @@ static void accept(struct wd_arming *arming) {
     disarmed(queue->server);
     return;
   }
-  *request =
-      (struct request){{on_request}, queue, arming->method, {.call = arrival->call, .deadline = arrival->deadline}};
+  *request = (struct request){{on_request},
+                              queue,
+                              arming->method,
+                              {.call = arrival->call, .deadline = arrival->deadline, .trace = arrival->trace}};
   grpc_op op = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &request->arrival.payload};
   if (grpc_call_start_batch(arrival->call, &op, 1, &request->tag, NULL) != GRPC_CALL_OK) {
     on_request(&request->tag, false);
@@ -147,10 +179,11 @@ static void on_arrival(struct wd_tag *tag, bool ok) {
   if (ok && !arming->port->health_only &&
       !wd_access_allows(server->access, arming->method, &arming->arrival.metadata, &why)) {
     wd_access_note_refusal(server->access, arming->method ? arming->method->path : unknown, call);
+    wd_server_count_request(server, arming->method, GRPC_STATUS_UNAUTHENTICATED, 0);
     refuse(call, GRPC_STATUS_UNAUTHENTICATED, why);
   } else if (ok && arming->method) {
     accept(arming);
-  } else if (ok) {
+  } else if (unknown) {
     refuse_unknown(arming, unknown);
   }
   gpr_free(unknown);
@@ -184,13 +217,13 @@ static bool serves(const struct wd_port *port, const struct wd_method *method) {
 
 // The armings of a port on a queue: its methods, and the generic one.
 static void add_armings(struct wd_queue *queue, const struct wd_port *port, void *const *registered) {
-  for (size_t m = 0; m <= N_METHODS; m++) {
-    if (m == N_METHODS || serves(port, methods[m])) {
+  for (size_t m = 0; m <= WD_METHODS; m++) {
+    if (m == WD_METHODS || serves(port, wd_methods[m])) {
       queue->armings[queue->n_armings++] = (struct wd_arming){.tag = {on_arrival},
                                                               .queue = queue,
                                                               .port = port,
-                                                              .method = m < N_METHODS ? methods[m] : NULL,
-                                                              .registered = m < N_METHODS ? registered[m] : NULL};
+                                                              .method = m < WD_METHODS ? wd_methods[m] : NULL,
+                                                              .registered = m < WD_METHODS ? registered[m] : NULL};
     }
   }
 }
@@ -203,7 +236,7 @@ enum wd_status wd_queues_create(struct wd_server *server, struct wd_error *err) 
   for (uint32_t i = 0; i < server->options.queues; i++) {
     struct wd_queue *queue = &server->queues[i];
     queue->server = server;
-    queue->armings = calloc(WD_PORTS * (N_METHODS + 1), sizeof *queue->armings);
+    queue->armings = calloc(WD_PORTS * (WD_METHODS + 1), sizeof *queue->armings);
     if (!queue->armings) {
       return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a queue");
     }
@@ -211,10 +244,10 @@ enum wd_status wd_queues_create(struct wd_server *server, struct wd_error *err) 
   }
   for (size_t p = 0; p < WD_PORTS && server->ports[p].grpc; p++) {
     const struct wd_port *port = &server->ports[p];
-    void *registered[N_METHODS] = {NULL};
-    for (size_t m = 0; m < N_METHODS; m++) {
-      if (serves(port, methods[m])) {
-        registered[m] = grpc_server_register_method(port->grpc, methods[m]->path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
+    void *registered[WD_METHODS] = {NULL};
+    for (size_t m = 0; m < WD_METHODS; m++) {
+      if (serves(port, wd_methods[m])) {
+        registered[m] = grpc_server_register_method(port->grpc, wd_methods[m]->path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
       }
     }
     for (uint32_t i = 0; i < server->options.queues; i++) {

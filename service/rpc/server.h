@@ -27,6 +27,9 @@ struct wd_server_options {
   uint64_t metadata_budget;    // bytes of parsed models, see gguf/cache.h
 };
 
+// The compiler, and what was built in.
+#define WD_BUILD "GCC " __VERSION__ ", " WD_CUDA_BUILD
+
 struct wd_server_counters {
   uint64_t streams_started;
   uint64_t streams_finished;
@@ -35,8 +38,7 @@ struct wd_server_counters {
   uint64_t streams_active;
   uint64_t chunks_sent;
   uint64_t bytes_sent;
-  uint64_t send_ns;
-  uint64_t requests_refused;
+  uint64_t requests_refused;  // of whatever limit
   uint64_t gpu_bytes_leased;
 };
 
@@ -70,7 +72,24 @@ const struct wd_server_options *wd_server_options(const struct wd_server *server
 bool wd_server_is_draining(const struct wd_server *server);
 void wd_server_get_counters(struct wd_server *server, struct wd_server_counters *counters);
 void wd_server_count_sent(struct wd_server *server, uint64_t bytes, uint64_t ns);  // one chunk
-void wd_server_count_end(struct wd_server *server, enum wd_status status);
+// A call ends with this; err is used only where status is RESOURCE_EXHAUSTED.
+void wd_server_count_end(struct wd_server *server, enum wd_status status, const struct wd_error *err);
+// A call is over, and was answered with this. method NULL: it was to one that nobody has.
+void wd_server_count_request(struct wd_server *server, const struct wd_method *method, grpc_status_code code,
+                             uint64_t ns);
+// Numbers a call.
+uint64_t wd_server_next_id(struct wd_server *server);
+
+// What the time went into, and how it is distributed, in wd_work_buckets.
+#define WD_STAGE_TIMES (WD_STAGES + 2)
+struct wd_stage_times {
+  const char *name;  // "read_ahead", "read", …, "send" (until the transport took a chunk)
+  const struct wd_histogram *times;
+};
+void wd_server_stage_times(const struct wd_server *server, struct wd_stage_times stages[WD_STAGE_TIMES]);
+
+// Writes all metrics of the server and its engine. Any thread.
+void wd_server_expose(struct wd_server *server, struct wd_exposition *exposition);
 
 // Counts device memory against the budget, or says RESOURCE_EXHAUSTED.
 enum wd_status wd_server_reserve_gpu(struct wd_server *server, uint64_t bytes, struct wd_error *err);

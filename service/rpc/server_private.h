@@ -5,7 +5,19 @@
 #define WD_RPC_SERVER_PRIVATE_H
 
 #include "service/rpc/access.h"
+#include "service/rpc/methods.h"
 #include "service/rpc/server.h"
+
+// Calls that are no work, of either kind, all clients together. They are counted apart: who may watch without a token
+// could otherwise keep others from asking for the server's health.
+#define WD_MAX_PROBES 1024
+
+// Calls that are over.
+#define WD_CODES 17  // gRPC's status codes
+struct wd_method_counts {
+  atomic_uint_fast64_t ended[WD_CODES];
+  struct wd_histogram times;  // in wd_request_buckets
+};
 
 struct wd_queue;
 
@@ -68,10 +80,11 @@ struct wd_server {
   atomic_uint_fast64_t finished;
   atomic_uint_fast64_t cancelled;
   atomic_uint_fast64_t stalled;
-  atomic_uint_fast64_t refused;
+  atomic_uint_fast64_t refused[WD_LIMITS];
   atomic_uint_fast64_t chunks_sent;
   atomic_uint_fast64_t bytes_sent;
-  atomic_uint_fast64_t send_ns;
+  struct wd_histogram send_times;                   // of each chunk, until the transport took it, in wd_work_buckets
+  struct wd_method_counts methods[WD_METHODS + 1];  // like wd_methods; the last of those that nobody has
 };
 
 // Creates the queues and registers them with the ports, with nothing armed. The ports must be there, and not be

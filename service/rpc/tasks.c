@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/base/clock.h"
+
 struct wd_tasks {
   pthread_mutex_t lock;
   pthread_cond_t work;
@@ -14,6 +16,7 @@ struct wd_tasks {
   struct wd_task **end;
   bool stopping;
   uint32_t n_threads;
+  struct wd_histogram waits;
   pthread_t threads[];
 };
 
@@ -32,6 +35,7 @@ static void *task_main(void *argument) {
       tasks->end = &tasks->first;
     }
     pthread_mutex_unlock(&tasks->lock);
+    wd_histogram_observe(&tasks->waits, &wd_work_buckets, wd_now_ns() - task->submitted_ns);
     task->run(task);
     pthread_mutex_lock(&tasks->lock);
   }
@@ -77,9 +81,14 @@ void wd_tasks_destroy(struct wd_tasks *tasks) {
 
 void wd_tasks_submit(struct wd_tasks *tasks, struct wd_task *task) {
   task->next = NULL;
+  task->submitted_ns = wd_now_ns();
   pthread_mutex_lock(&tasks->lock);
   *tasks->end = task;
   tasks->end = &task->next;
   pthread_cond_signal(&tasks->work);
   pthread_mutex_unlock(&tasks->lock);
+}
+
+const struct wd_histogram *wd_tasks_waits(const struct wd_tasks *tasks) {
+  return &tasks->waits;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "service/base/error.h"
+#include "service/telemetry/metrics.h"
 
 struct wd_tasks;
 
@@ -20,7 +21,11 @@ void wd_tasks_destroy(struct wd_tasks *tasks);
 struct wd_task {
   void (*run)(struct wd_task *task);
   struct wd_task *next;
+  uint64_t submitted_ns;
 };
 void wd_tasks_submit(struct wd_tasks *tasks, struct wd_task *task);
+
+// How long each task waited for a thread, in wd_work_buckets.
+const struct wd_histogram *wd_tasks_waits(const struct wd_tasks *tasks);
 
 #endif

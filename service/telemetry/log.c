@@ -67,19 +67,32 @@ void wd_log(enum wd_log_level level, const char *format, ...) {
 }
 
 void wd_log_request(const struct wd_log_request *r) {
-  if (least_level > WD_LOG_INFO) {
+  enum wd_log_level level = r->quiet ? WD_LOG_DEBUG : WD_LOG_INFO;
+  if (least_level > level) {
     return;
   }
   char when[40];
+  bool traced = *r->trace.trace_id;
   if (as_json) {
-    write_json(json_pack("{ss, ss, sI, ss, so, so, ss, so, sI, sf}", "time", timestamp(when, sizeof when), "level",
-                         "info", "request", (json_int_t)r->id, "method", r->method, "peer", json_text(r->peer), "model",
-                         json_text(r->model), "status", r->status, "message", json_text(r->message), "bytes",
-                         (json_int_t)r->bytes, "seconds", r->seconds));
+    json_t *event = json_pack("{ss, ss, sI, ss, so, so, ss, so, sI, sf}", "time", timestamp(when, sizeof when), "level",
+                              level_names[level], "request", (json_int_t)r->id, "method", r->method, "peer",
+                              json_text(r->peer), "model", json_text(r->model), "status", r->status, "message",
+                              json_text(r->message), "bytes", (json_int_t)r->bytes, "seconds", r->seconds);
+    if (event && traced) {
+      json_object_set_new(event, "trace_id", json_string(r->trace.trace_id));
+      json_object_set_new(event, "parent_span_id", json_string(r->trace.parent_id));
+      json_object_set_new(event, "sampled", json_boolean(r->trace.sampled));
+    }
+    write_json(event);
     return;
   }
-  fprintf(stderr,
-          "%s info: request=%" PRIu64 " method=%s peer=%s model=%s bytes=%" PRIu64 " seconds=%.3f status=%s%s%s\n",
-          timestamp(when, sizeof when), r->id, r->method, r->peer, WD_QUOTE(r->model, strlen(r->model)), r->bytes,
-          r->seconds, r->status, *r->message ? ": " : "", r->message);
+  char trace[120] = "";
+  if (traced) {
+    snprintf(trace, sizeof trace, " trace_id=%s parent_span_id=%s sampled=%d", r->trace.trace_id, r->trace.parent_id,
+             r->trace.sampled);
+  }
+  fprintf(
+      stderr, "%s %s: request=%" PRIu64 " method=%s peer=%s model=%s bytes=%" PRIu64 " seconds=%.3f%s status=%s%s%s\n",
+      timestamp(when, sizeof when), level_names[level], r->id, r->method, r->peer, WD_QUOTE(r->model, strlen(r->model)),
+      r->bytes, r->seconds, trace, r->status, *r->message ? ": " : "", r->message);
 }

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "service/telemetry/trace.h"
+
 enum wd_log_level { WD_LOG_DEBUG, WD_LOG_INFO, WD_LOG_WARNING, WD_LOG_ERROR };
 
 // Set once, before threads start. Events below `least` are dropped.
@@ -23,6 +25,8 @@ struct wd_log_request {
   const char *message;  // of a failure, or ""
   uint64_t bytes;       // of payload
   double seconds;
+  struct wd_trace trace;  // the caller's
+  bool quiet;             // worth a line only where everything is logged: a health check that went well
 };
 void wd_log_request(const struct wd_log_request *request);
 
