@@ -33,6 +33,7 @@
 #include "service/base/checked.h"
 #include "service/base/cli.h"
 #include "service/base/text.h"
+#include "service/telemetry/trace.h"
 
 #define INTEGER_ARG(name, number) \
   { .type = GRPC_ARG_INTEGER, .key = (char *)(name), .value.integer = (int)(number) }
@@ -71,6 +72,7 @@ struct wd_call {
   struct batch opened, received, closed;
   grpc_metadata_array first_metadata, last_metadata;
   grpc_slice authorization;
+  char traceparent[WD_TRACEPARENT_BYTES];
   grpc_status_code code;
   grpc_slice details;
   enum wd_status ended_by;  // why we cancelled it, or WD_OK
@@ -380,6 +382,20 @@ static void end_receiver(struct wd_call *call) {
   call->receiver = NULL;
 }
 
+// The trace that this program was started in, by OpenTelemetry's convention: the server names it in its log. We record
+// no span of our own, so the caller's is the server's parent. Returns how many headers that makes.
+static size_t add_traceparent(struct wd_call *call, grpc_metadata *header) {
+  const char *value = getenv("TRACEPARENT");
+  struct wd_trace trace;
+  if (!value || !wd_trace_parse(value, strlen(value), &trace)) {
+    return 0;
+  }
+  wd_trace_format(&trace, call->traceparent);
+  *header = (grpc_metadata){.key = grpc_slice_from_static_string("traceparent"),
+                            .value = grpc_slice_from_static_string(call->traceparent)};
+  return 1;
+}
+
 enum wd_status wd_call_start(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
                              struct wd_call **out, struct wd_error *err) {
   grpc_slice authorization;
@@ -402,7 +418,13 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
   call->connection = connection;
   call->details = grpc_empty_slice();
   call->authorization = authorization;
-  grpc_metadata header = {.key = grpc_slice_from_static_string("authorization"), .value = authorization};
+  grpc_metadata headers[2];
+  size_t n_headers = 0;
+  if (connection->credentials.token_file) {
+    headers[n_headers++] =
+        (grpc_metadata){.key = grpc_slice_from_static_string("authorization"), .value = authorization};
+  }
+  n_headers += add_traceparent(call, &headers[n_headers]);
   grpc_metadata_array_init(&call->first_metadata);
   grpc_metadata_array_init(&call->last_metadata);
   call->call = grpc_channel_create_call(connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, connection->queue, path,
@@ -413,8 +435,7 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
       .data.recv_status_on_client = {&call->last_metadata, &call->code, &call->details, NULL},
   };
   grpc_op open[4] = {
-      {.op = GRPC_OP_SEND_INITIAL_METADATA,
-       .data.send_initial_metadata = {.count = connection->credentials.token_file != NULL, .metadata = &header}},
+      {.op = GRPC_OP_SEND_INITIAL_METADATA, .data.send_initial_metadata = {.count = n_headers, .metadata = headers}},
       {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer},
       {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
       {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &call->first_metadata},

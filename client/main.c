@@ -43,7 +43,8 @@ static char *make_doc(void) {
       "  weightctl fetch llama.gguf --out llama.safetensors\n"
       "  weightctl verify llama.safetensors llama.gguf\n"
       "\n"
-      "Every option can come from the environment: --server is WEIGHTD_SERVER. "
+      "Every option can come from the environment: --server is WEIGHTD_SERVER. A TRACEPARENT there goes with every "
+      "call, so that the server's log names the trace. "
       "Exit status: 0 done, 1 failed, 2 the command line is wrong.",
       out);
   fclose(out);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "service/telemetry/trace.h"
 
+#include <stdio.h>
 #include <string.h>
 
 // 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
@@ -47,4 +48,8 @@ bool wd_trace_parse(const char *text, size_t size, struct wd_trace *trace) {
   found.sampled = digit(text[FLAGS_AT + 1]) & 1;
   *trace = found;
   return true;
+}
+
+void wd_trace_format(const struct wd_trace *trace, char text[WD_TRACEPARENT_BYTES]) {
+  snprintf(text, WD_TRACEPARENT_BYTES, "00-%s-%s-%s", trace->trace_id, trace->parent_id, trace->sampled ? "01" : "00");
 }

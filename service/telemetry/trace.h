@@ -17,4 +17,8 @@ struct wd_trace {
 // more set off by a dash. Anything else is false, and no trace.
 bool wd_trace_parse(const char *text, size_t size, struct wd_trace *trace);
 
+// Writes the traceparent, in version 00, of a trace that is one.
+#define WD_TRACEPARENT_BYTES 56
+void wd_trace_format(const struct wd_trace *trace, char text[WD_TRACEPARENT_BYTES]);
+
 #endif

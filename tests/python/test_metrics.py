@@ -448,3 +448,90 @@ def test_ipv6(serve, models):
     with contextlib.closing(connection):
         connection.request("GET", "/metrics")
         assert connection.getresponse().status == 200
+
+
+# ------------------------------------------------------------------------------------------------ GPUs
+
+# A driver with three GPUs: one whole, one whose utilisation is not to be had (a MIG slice), one that is not ours.
+NVML = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static int started, asked;
+int nvmlInit_v2(void) { return getenv("STUB_FAILS") ? 9 : (started = 1, 0); }
+int nvmlShutdown(void) { fprintf(stderr, "nvml: shut down after %d\n", asked); return 0; }
+int nvmlDeviceGetCount_v2(unsigned *n) { *n = 3; return !started; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **h) { *h = (char *)0 + i + 1; return i == 2 ? 4 : 0; }
+int nvmlDeviceGetUUID(void *h, char *out, unsigned size) {
+  snprintf(out, size, "GPU-%p", h);
+  return 0;
+}
+int nvmlDeviceGetName(void *h, char *out, unsigned size) {
+  snprintf(out, size, "An \"H200\" \\ \xff");
+  return 0;
+}
+int nvmlDeviceGetUtilizationRates(void *h, unsigned *rates) {
+  rates[0] = 37, rates[1] = 8;
+  asked++;
+  return h == (char *)0 + 2 ? 3 : 0;
+}
+int nvmlDeviceGetMemoryInfo(void *h, unsigned long long *memory) {
+  memory[0] = 150754820096, memory[1] = 150754820096 - 12345, memory[2] = 12345;
+  return 0;
+}
+"""
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """Compiles a libnvidia-ml.so.1; the environment that has it found."""
+    def build(source):
+        folder = tmp_path / "driver"
+        folder.mkdir()
+        (folder / "nvml.c").write_text(source)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", folder / "nvml.c"], check=True)
+        return {"LD_LIBRARY_PATH": str(folder)}
+    return build
+
+
+def test_gpus(monitored, driver):
+    server = monitored(env=driver(NVML))
+    samples = scrape(server)
+    gpus = [dict(labels) for name, labels in samples if name == "weightd_gpu_info"]
+    assert [g["gpu"] for g in gpus] == ["0", "1"]
+    assert gpus[0]["uuid"] == "GPU-0x1" and gpus[0]["name"] == 'An "H200" \\ \ufffd'
+    assert samples.of("weightd_gpu_utilization_ratio", gpu="0") == 0.37
+    assert samples.of("weightd_gpu_memory_utilization_ratio", gpu="0") == 0.08
+    assert samples.of("weightd_gpu_memory_bytes", gpu="1") == 150754820096
+    assert samples.of("weightd_gpu_memory_used_bytes", gpu="1") == 12345
+    assert ("weightd_gpu_utilization_ratio", (("gpu", "1"),)) not in samples
+    assert Scrape(parse_openmetrics(get(server, Accept=OPENMETRICS)[1].decode()))
+    for _ in range(50):
+        assert get(server)[0].status == 200
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    # However often it is scraped, the driver is asked now and then.
+    assert int(re.search(r"nvml: shut down after (\d+)", server.log())[1]) < 50
+
+
+@pytest.mark.parametrize("how", ["fails", "lacks a function", "is no library"])
+def test_a_driver_that(monitored, driver, tmp_path, how):
+    env = driver(NVML.replace("nvmlDeviceGetUUID", "nvmlDeviceGetUuid") if how == "lacks a function" else NVML)
+    if how == "fails":
+        env["STUB_FAILS"] = "1"
+    elif how == "is no library":
+        (tmp_path / "driver/libnvidia-ml.so.1").write_bytes(b"\x7fELF" + bytes(1000))
+    server = monitored("--verbose", env=env)
+    assert not [name for name, _ in scrape(server) if name.startswith("weightd_gpu_") and "lease" not in name]
+    assert "no GPU metrics" in server.log()
+
+
+def test_a_driver_that_hangs(monitored, driver):
+    """It costs the metrics, and neither the service nor its end."""
+    server = monitored(env=driver(NVML.replace("asked++", "for (;;) sleep(1)").replace("<stdio.h>", "<stdio.h>\n#include <unistd.h>")))
+    with socket.create_connection(address_of(server), PATIENCE) as s:
+        s.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert stream(server.stub, "sample.gguf")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "the metrics thread is stuck" in server.log()
