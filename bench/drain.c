@@ -128,9 +128,11 @@ static enum wd_status run(struct wd_engine *engine, struct wd_model *model, cons
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"output_bytes\": %" PRIu64 ", \"bytes_read\": %" PRIu64
-         ", \"bytes_read_ahead\": %" PRIu64 ", \"bytes_read_direct\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 "}\n",
+         ", \"bytes_read_ahead\": %" PRIu64 ", \"bytes_read_direct\": %" PRIu64
+         ", \"read_seconds\": %.6f, \"peak_bytes\": %" PRIu64 "}\n",
          seconds, cpu_seconds() - cpu, bytes, after.bytes_read - before.bytes_read,
          after.bytes_read_ahead - before.bytes_read_ahead, after.bytes_read_direct - before.bytes_read_direct,
+         (double)(after.stage_ns[WD_STAGE_READ] - before.stage_ns[WD_STAGE_READ]) / 1e9,
          (uint64_t)usage.ru_maxrss * 1024);
   fflush(stdout);
   return take == WD_TAKE_FAILED ? err->status : WD_OK;

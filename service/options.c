@@ -49,10 +49,7 @@ static const struct argp_option option_table[] = {
     {"queues", KEY_QUEUES, "N", 0, "gRPC completion queues, a thread each; default: one for every 2 cores, up to 8", 0},
     {"simd", KEY_SIMD, "PATH", 0, "Decode path of the CPU: portable, avx2, avx512; default: the best it has", 0},
     {"read", KEY_READ, "HOW", 0,
-     "What the page cache does not have: auto (default; around it where the file system can), buffered (through it), "
-     "or "
-     "direct (around it, and what it has, too)",
-     0},
+     "What the page cache lacks: auto (default) around it, buffered through it; direct: all around it", 0},
     {"io", KEY_IO, "HOW", 0, "What reads ahead: auto (default), uring, or threads", 0},
     {"max-streams", KEY_MAX_STREAMS, "N", 0, "Streams at once, of all clients; default 256", 0},
     {"stall-timeout", KEY_STALL_TIMEOUT, "TIME", 0, "Cut a reader that takes nothing for so long; default 30s", 0},

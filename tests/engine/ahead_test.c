@@ -250,7 +250,8 @@ static void reading_ahead_changes_no_bit(void **state) {
   uint8_t *got = malloc(MOST);
   assert_true(expected && got);
   for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
-    for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
+    // The smallest chunks not of everything, or this takes long; statistics have chunks of their own.
+    for (size_t c = i < 2; c < (requests[i].stats ? 1 : sizeof chunks / sizeof *chunks); c++) {
       struct reader r;
       open_reader(&r, plain, f->model, &requests[i].request, chunks[c], requests[i].stats);
       size_t size = drain(&r, expected);
