@@ -7,7 +7,8 @@
 // by a worker, before it goes on decoding:
 //
 //   in the page cache ─► nothing: the worker that decodes reads it into its own window, which stays in the cache
-//   otherwise         ─► a buffer of the pool, read by the io engine: around the page cache where the file system can
+//   otherwise         ─► a buffer of the pool, read by the io engine: around the page cache, or, where it was wanted
+//                        before, through it, so that what many want is read from the disk twice and not each time
 //   no buffer free    ─► nothing, as above: a stream never waits for memory
 //
 //   planned ─► reading ─► here ─► claimed by the chunks it has bytes of ─► released by the last of them
@@ -29,7 +30,9 @@
 #include "service/engine/engine_private.h"
 #include "service/gguf/access.h"
 
-#define EXTENT_BYTES ((uint64_t)1 << 20)
+// One huge page: a disk is told of memory in contiguous pieces, and some take one piece at a time, or few. What fills
+// most of one gets all of it.
+#define EXTENT_BYTES ((uint64_t)WD_HUGE_PAGE)
 #define LEAST_EXTENT ((uint64_t)128 << 10)
 #define GAP_BYTES ((uint64_t)32 << 10)  // between two pieces: read through it, as the backends do
 #define MAX_PIECES 256                  // of an extent, so that planning one does not take long
@@ -63,6 +66,11 @@ static uint64_t now_ns(void) {
 
 static bool before(struct wd_place a, struct wd_place b) {
   return a.unit < b.unit || (a.unit == b.unit && a.element < b.element);
+}
+
+// What a buffer for `size` bytes takes of the pool.
+static uint64_t buffer_bytes(uint64_t size) {
+  return size > EXTENT_BYTES / 2 ? wd_max_u64(size, EXTENT_BYTES) : wd_pool_buffer_size(size);
 }
 
 // ---- Planning
@@ -133,7 +141,9 @@ static bool add_piece(struct wd_ahead *ahead, struct wd_extent *extent, uint64_t
 }
 
 struct wd_extent *wd_ahead_plan(struct wd_ahead *ahead, uint64_t room) {
-  uint64_t most = wd_min_u64(wd_max_u64(room / 4 / LEAST_EXTENT * LEAST_EXTENT, LEAST_EXTENT), EXTENT_BYTES);
+  // Where a fourth of the room is less than a huge page, half of one is the most.
+  uint64_t fourth = wd_min_u64(room / 4, EXTENT_BYTES / 2) / LEAST_EXTENT * LEAST_EXTENT;
+  uint64_t most = room / 4 >= EXTENT_BYTES ? EXTENT_BYTES : wd_max_u64(fourth, LEAST_EXTENT);
   if (wd_max_u64(ahead->planned, ahead->held) + most > room || ahead->extents == MAX_EXTENTS || !find_unit(ahead)) {
     return NULL;
   }
@@ -153,7 +163,7 @@ struct wd_extent *wd_ahead_plan(struct wd_ahead *ahead, uint64_t room) {
     ahead->first = extent;
   }
   ahead->last = extent;
-  ahead->planned += wd_pool_buffer_size(extent->end - extent->begin);
+  ahead->planned += buffer_bytes(extent->end - extent->begin);
   ahead->extents++;
   return extent;
 }
@@ -177,7 +187,7 @@ static void drop_first(struct wd_ahead *ahead) {
   struct wd_extent *extent = ahead->first;
   ahead->first = extent->next;
   ahead->last = ahead->first ? ahead->last : NULL;
-  ahead->planned -= wd_pool_buffer_size(extent->end - extent->begin);
+  ahead->planned -= buffer_bytes(extent->end - extent->begin);
   ahead->extents--;
   drop_reference(extent);
 }
@@ -272,21 +282,32 @@ static void read_done(struct wd_io_request *request) {
   finish(extent, HERE);
 }
 
+// Whether to read the extent around the page cache, which takes least of the processor, but leaves nothing there for
+// the next one who wants it.
+static bool wants_direct(const struct wd_extent *extent, enum wd_cached cached) {
+  switch (extent->ahead->engine->read) {
+    case WD_READ_BUFFERED:
+      return false;
+    case WD_READ_DIRECT:
+      return true;
+    default:
+      // A file system that does not say what it has in memory may have it there.
+      return cached == WD_CACHED_NO &&
+             !wd_model_wanted_again(extent->ahead->model, extent->part, extent->begin, extent->end - extent->begin);
+  }
+}
+
 // The descriptor to read the extent with, or -1 where that is left to whoever decodes it.
 static int choose(struct wd_extent *extent, uint32_t *alignment) {
   struct wd_model *model = extent->ahead->model;
-  enum wd_read read = extent->ahead->engine->read;
   enum wd_cached cached = WD_CACHED_NO;
-  if (read != WD_READ_DIRECT) {
+  if (extent->ahead->engine->read != WD_READ_DIRECT) {
     cached = wd_model_cached(model, extent->part, extent->begin, extent->end - extent->begin);
     if (cached == WD_CACHED_YES) {
       return -1;
     }
   }
-  // A file system that does not say what it has in memory may have it there, or next to it.
-  int fd = read == WD_READ_BUFFERED || cached == WD_CACHED_UNKNOWN
-               ? -1
-               : wd_model_descriptor(model, extent->part, true, alignment);
+  int fd = wants_direct(extent, cached) ? wd_model_descriptor(model, extent->part, true, alignment) : -1;
   extent->direct = fd >= 0;
   return fd >= 0 ? fd : wd_model_descriptor(model, extent->part, false, alignment);
 }
@@ -302,7 +323,7 @@ void wd_ahead_start(struct wd_extent *extent) {
   }
   extent->read_begin = extent->begin / alignment * alignment;
   uint64_t size = (extent->end - extent->read_begin + alignment - 1) / alignment * alignment;
-  extent->buffer = wd_pool_take(engine->pool, size, false);
+  extent->buffer = wd_pool_take(engine->pool, buffer_bytes(size), false);
   if (!extent->buffer) {
     finish(extent, ABSENT);
     return;

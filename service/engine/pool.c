@@ -35,8 +35,24 @@ struct wd_pool {
 
 static void *plain_alloc(void *self, size_t size) {
   (void)self;
-  void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return data == MAP_FAILED ? NULL : data;
+  // What is made of huge pages begins where one does: more is mapped, and what lies before and behind is given back.
+  size_t slack = size % WD_HUGE_PAGE ? 0 : WD_HUGE_PAGE;
+  char *data = mmap(NULL, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) {
+    return NULL;
+  }
+  if (slack) {
+    size_t before = -(uintptr_t)data % WD_HUGE_PAGE;
+    if (before) {
+      munmap(data, before);
+    }
+    data += before;
+    if (slack - before) {
+      munmap(data + size, slack - before);
+    }
+    madvise(data, size, MADV_HUGEPAGE);
+  }
+  return data;
 }
 
 static void plain_release(void *self, void *data, size_t size) {

@@ -20,7 +20,10 @@ struct wd_memory {
   void *self;
 };
 
-// Page-aligned anonymous memory that goes back to the kernel when released.
+#define WD_HUGE_PAGE ((size_t)2 << 20)
+
+// Page-aligned anonymous memory that goes back to the kernel when released; whole multiples of WD_HUGE_PAGE are made of
+// huge pages where the kernel has them.
 extern const struct wd_memory wd_plain_memory;
 
 struct wd_pool;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -133,4 +134,39 @@ enum wd_cached wd_model_cached(struct wd_model *model, uint32_t part, uint64_t o
     }
   }
   return sample(fd, offset, size);
+}
+
+#define WANTED_UNIT ((uint64_t)1 << 20)
+#define WANTED_MOST ((uint64_t)128 << 30)  // bytes of a file: 16 KiB of bits
+
+static bool fits_memory(const struct wd_model *model) {
+  long pages = sysconf(_SC_PHYS_PAGES);
+  return pages > 0 && model->info.file_bytes / (uint64_t)sysconf(_SC_PAGESIZE) <= (uint64_t)pages / 2;
+}
+
+bool wd_model_wanted_again(struct wd_model *model, uint32_t part, uint64_t offset, uint64_t size) {
+  struct wd_part_file *file = &model->files.files[part];
+  uint64_t file_bytes = model->parts[part].file_bytes;
+  if (file_bytes > WANTED_MOST || !fits_memory(model)) {
+    return false;
+  }
+  atomic_uchar *bits = atomic_load_explicit(&file->read, memory_order_acquire);
+  if (!bits) {
+    atomic_uchar *made = calloc(file_bytes / WANTED_UNIT / 8 + 1, 1);
+    if (!made) {
+      return false;
+    }
+    if (atomic_compare_exchange_strong(&file->read, &bits, made)) {
+      bits = made;
+    } else {
+      free((void *)made);
+    }
+  }
+  // The unit in the middle speaks for all: those at the ends are shared with what lies before and behind.
+  uint64_t middle = (offset + size / 2) / WANTED_UNIT;
+  bool again = bits[middle / 8] >> middle % 8 & 1;
+  for (uint64_t unit = offset / WANTED_UNIT; unit <= (offset + size - 1) / WANTED_UNIT; unit++) {
+    atomic_fetch_or_explicit(&bits[unit / 8], (unsigned char)(1u << unit % 8), memory_order_relaxed);
+  }
+  return again;
 }

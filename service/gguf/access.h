@@ -18,6 +18,11 @@ enum wd_cached { WD_CACHED_NO, WD_CACHED_YES, WD_CACHED_UNKNOWN };
 // system does not say without waiting. Does not wait for the disk.
 enum wd_cached wd_model_cached(struct wd_model *model, uint32_t part, uint64_t offset, uint64_t size);
 
+// Notes that bytes [offset, offset + size), size > 0, are wanted, and says whether they were before, as far as MiB
+// tell: then they had better be in the page cache from now on. Always false for models of more than half of this host's
+// memory, which would push themselves out of it.
+bool wd_model_wanted_again(struct wd_model *model, uint32_t part, uint64_t offset, uint64_t size);
+
 // DATA_LOSS where the part's file changed its size or time of modification since the model was opened: to be called
 // when bytes were read from a descriptor, before they are used. `at` is for the message.
 enum wd_status wd_model_check(const struct wd_model *model, uint32_t part, uint64_t at, struct wd_error *err);

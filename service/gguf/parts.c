@@ -203,6 +203,7 @@ void wd_parts_close(struct wd_part_files *parts) {
     if (parts->files[i].direct >= 0) {
       close(parts->files[i].direct);
     }
+    free((void *)parts->files[i].read);
     free(parts->files[i].path);
   }
   free(parts->files);

@@ -18,6 +18,7 @@ struct wd_part_file {
   atomic_int direct;             // a second descriptor, made when it is needed first: see access.c
   atomic_uint direct_alignment;  // which is set before it
   atomic_bool direct_refused;    // it did not work
+  _Atomic(atomic_uchar *) read;  // a bit for each MiB that was read around the page cache, or NULL
   struct stat st;                // when it was opened
   char *path;                    // as the client would name it
 };

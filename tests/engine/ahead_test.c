@@ -339,6 +339,43 @@ static void only_cold_bytes_are_read_ahead(void **state) {
   free(out);
 }
 
+// A model that is read once goes around the page cache, one that is read again through it, and then it is there.
+static void what_is_wanted_again_goes_through_the_page_cache(void **state) {
+  struct ahead_fixture *f = *state;
+  struct wd_engine *engine = open_engine(WD_READ_AUTO, NULL, (uint64_t)64 << 20);
+  struct wd_model *model = fixture_open(f->base, "m.gguf");
+  const struct wd_plan_request request = {.tensors = &names[3], .n_tensors = 1};
+  uint8_t *out = malloc(MOST);
+  assert_non_null(out);
+  uint32_t alignment;
+  int fd = wd_model_descriptor(model, 1, false, &alignment);
+  fdatasync(fd);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  bool cold = wd_model_cached(model, 1, 0, wd_model_part(model, 1)->file_bytes) == WD_CACHED_NO &&
+              wd_model_descriptor(model, 1, true, &alignment) >= 0;
+  for (int turn = 0; cold && turn < 3; turn++) {
+    if (turn == 2 && wd_model_cached(model, 1, 0, wd_model_part(model, 1)->file_bytes) != WD_CACHED_YES) {
+      break;  // this host is short of memory
+    }
+    struct wd_engine_counters before;
+    struct wd_engine_counters after;
+    struct reader r;
+    wd_engine_get_counters(engine, &before);
+    open_reader(&r, engine, model, &request, 1 << 20, false);
+    drain(&r, out);
+    close_reader(&r);
+    wd_engine_get_counters(engine, &after);
+    assert_int_equal(after.bytes_read_direct - before.bytes_read_direct, turn == 0 ? HALF * 2 : 0);
+    assert_int_equal(after.bytes_read_ahead - before.bytes_read_ahead, turn < 2 ? HALF * 2 : 0);
+  }
+  free(out);
+  wd_model_unref(model);
+  wd_engine_destroy(engine);
+  if (!cold) {
+    skip();
+  }
+}
+
 struct drainer {
   pthread_t thread;
   struct wd_engine *engine;
@@ -445,8 +482,11 @@ static void a_part_that_changes_is_data_loss(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(reading_ahead_changes_no_bit),     cmocka_unit_test(only_cold_bytes_are_read_ahead),
-      cmocka_unit_test(streams_share_a_small_budget),     cmocka_unit_test(closing_while_reads_are_under_way),
+      cmocka_unit_test(reading_ahead_changes_no_bit),
+      cmocka_unit_test(only_cold_bytes_are_read_ahead),
+      cmocka_unit_test(what_is_wanted_again_goes_through_the_page_cache),
+      cmocka_unit_test(streams_share_a_small_budget),
+      cmocka_unit_test(closing_while_reads_are_under_way),
       cmocka_unit_test(a_part_that_changes_is_data_loss),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
