@@ -5,7 +5,8 @@
 //
 // A sender and a receiver, a process each for every connection, the same library that gRPC uses, TLS 1.3 with what the
 // two agree on by default, a P-256 certificate made for the occasion. The sender writes from one buffer of 1 MiB, the
-// receiver reads into one, several records at a time. CPU seconds are of all processes, user and system.
+// receiver reads into one; reading ahead by a record is what costs OpenSSL least. CPU seconds are of all processes,
+// user and system.
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -52,7 +53,6 @@ static SSL_CTX *make_client(void) {
   SSL_CTX *context = SSL_CTX_new(TLS_client_method());
   MUST(context);
   SSL_CTX_set_read_ahead(context, 1);
-  SSL_CTX_set_default_read_buffer_len(context, 256 << 10);
   return context;
 }
 

@@ -65,6 +65,10 @@ const char *wd_credentials_hint(const struct wd_credentials_config *config, cons
                       : "no authority that this machine trusts vouches for the server's certificate: name its own with "
                         "--tls-ca FILE";
   }
+  if (tls && !config->ca && strstr(failure, "empty address list")) {
+    return "this machine has no authorities that it trusts (Debian: ca-certificates): name the server's with --tls-ca "
+           "FILE";
+  }
   if (strstr(failure, "not in peer certificate")) {
     return "the server's certificate is made out to another name: if that name is right, give --tls-name NAME";
   }

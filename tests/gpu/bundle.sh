@@ -27,10 +27,11 @@ install -m 755 bench/gpu/run.sh "$folder/bench.sh"
 install -m 755 "$bin/bench/gpu/stats" "$folder/bench_stats"
 
 # The whole service, with the libraries that a bare machine lacks.
-"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //proto:descriptor_set
-install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch "$folder"
+"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //proto:descriptor_set
+install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch bench/tls "$folder"
 install -m 644 bench/common.py bench/report.py "$folder"
 install -m 755 "$bin/bench/gpu/backend" "$folder/bench_backend"
+install -m 755 "$bin/bench/openssl" "$folder/bench_openssl"
 install -m 644 "$bin/proto/services.binpb" tests/data/sample.gguf tests/python/ggufwrite.py tests/gpu/service_test.py "$folder"
 mkdir -p "$folder/lib"
 # glibc's own libraries are the machine's.
