@@ -85,7 +85,7 @@ static const struct argp_option argp_options[] = {
     {.name = "connections",
      .key = OPT_CONNECTIONS,
      .arg = "N",
-     .doc = "fetch over so many connections to each server (default 1)"},
+     .doc = "fetch over so many connections to each server (default 1; over TLS one for every 4 cores, 4 at most)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "no progress and no summary"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
     {0}};
@@ -383,7 +383,7 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
                  .progress = &progress},
       .connection = wd_common_config(&o->common),
       .replicas = replicas,
-      .connections = (unsigned)o->connections,
+      .connections = wd_connections(&o->common, o->connections),
   };
   job.connection.ahead_bytes = ahead;
   job.connection.ahead_messages = ahead ? 0 : AHEAD_MESSAGES;
@@ -409,7 +409,7 @@ out:
 }
 
 int wd_command_fetch(int argc, char **argv) {
-  struct options o = {.common = WD_COMMON_DEFAULTS, .connections = 1};
+  struct options o = {.common = WD_COMMON_DEFAULTS};
   struct wd_description description = {0};
   struct wd_replicas replicas;
   struct wd_partial *partial = NULL;

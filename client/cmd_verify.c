@@ -31,7 +31,7 @@ static const struct argp_option argp_options[] = {
     {.name = "connections",
      .key = OPT_CONNECTIONS,
      .arg = "N",
-     .doc = "stream over so many connections at once (default 1)"},
+     .doc = "stream over so many connections at once (default 1; over TLS one for every 4 cores, 4 at most)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "print nothing; the exit status tells"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
     {0}};
@@ -408,7 +408,7 @@ static enum wd_status stream(struct verification *v, struct wd_replicas *replica
                  .progress = &progress},
       .connection = wd_common_config(&v->o->common),
       .replicas = replicas,
-      .connections = (unsigned)v->o->connections,
+      .connections = wd_connections(&v->o->common, v->o->connections),
   };
   if (!wd_spans_whole(&v->plan, &spans)) {
     wd_spans_free(&spans);
@@ -454,7 +454,7 @@ static int verify(struct verification *v, struct wd_replicas *replicas) {
 }
 
 int wd_command_verify(int argc, char **argv) {
-  struct options o = {.common = WD_COMMON_DEFAULTS, .connections = 1};
+  struct options o = {.common = WD_COMMON_DEFAULTS};
   struct verification v = {.o = &o, .comparer.mutex = PTHREAD_MUTEX_INITIALIZER};
   struct wd_error err;
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, &o);

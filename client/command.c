@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/output.h"
 #include "service/base/text.h"
@@ -122,6 +123,14 @@ void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_s
 
 struct wd_connection_config wd_common_config(const struct wd_common *common) {
   return (struct wd_connection_config){.silence_ms = common->timeout_ms, .credentials = common->credentials};
+}
+
+unsigned wd_connections(const struct wd_common *common, uint64_t wanted) {
+  long n = sysconf(_SC_NPROCESSORS_ONLN) / 4;
+  if (wanted || !wd_credentials_use_tls(&common->credentials)) {
+    return wanted ? (unsigned)wanted : 1;
+  }
+  return n < 1 ? 1 : n > 4 ? 4 : (unsigned)n;
 }
 
 // Whether a connection can be opened, which does not wait: it shows whether address and credentials are usable.
