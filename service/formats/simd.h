@@ -138,6 +138,37 @@ SIMD_FN void put_halves_biased(struct sink *sink, __m256i codes, const float sca
   put(sink, vec_exact_mul_add(last, vec_set(scales[1]), vec_set(biases[1])));
 }
 
+// ---- A block of 256 codes in memory --------------------------------------------------------------------------------
+
+// All codes of a block are made before the first becomes a float. In two halves the way of an element is short enough
+// for a processor to have enough of them under way at once, and loads widen bytes faster than registers do.
+struct codes {
+  uint8_t at[256];
+};
+
+// Has an array written to memory and read from there. Otherwise GCC would keep it in registers, and shuffle.
+#define IN_MEMORY(array) __asm__("" : "+m"(array))
+
+// Codes 32 * k and up.
+SIMD_FN void set_codes(struct codes *codes, int k, __m256i values) {
+  _mm256_storeu_si256((__m256i *)codes->at + k, values);
+}
+
+// Sixteen scales, each for sixteen codes.
+SIMD_FN void put_codes(struct sink *sink, const struct codes *codes, const float scales[16]) {
+  UNROLL for (int k = 0; k < 16; k++) {
+    put(sink, vec_mul(vec_load_i8(codes->at + 16 * k), vec_set(scales[k])));
+  }
+}
+
+// Eight scales, each for 32 codes, then eight biases. See put_32_biased.
+SIMD_FN void put_codes_biased(struct sink *sink, const struct codes *codes, const float scales[16]) {
+  UNROLL for (int k = 0; k < 16; k++) {
+    vec16 scale = vec_set(scales[k / 2]), bias = vec_set(scales[8 + k / 2]);
+    put(sink, vec_exact_mul_add(vec_load_i8(codes->at + 16 * k), scale, bias));
+  }
+}
+
 // Sixteen small scales times d, to memory, from where each is broadcast.
 SIMD_FN void scale_16(float *scales, __m128i codes, float d) {
   vec_store_f32((uint8_t *)scales, vec_mul(vec_of_i8(codes), vec_set(d)));

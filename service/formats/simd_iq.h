@@ -19,6 +19,16 @@ SIMD_FN __m256i entries_32(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint3
 
 // ---- IQ2 and IQ3: magnitudes and signs ---------------------------------------------------------------------------
 
+// The lattices with twice the rank of a magnitude in each byte: what looks it up, or a result of it.
+#define TWICE(rank) (2 * (rank))
+#define TWICE_8(p) WD_EIGHT(TWICE, p),
+#define TWICE_4(p) WD_FOUR(TWICE, p),
+static const uint64_t iq2xxs_twice[256] = {WD_IQ2XXS_GRID(TWICE_8)};
+static const uint64_t iq2xs_twice[512] = {WD_IQ2XS_GRID(TWICE_8)};
+static const uint64_t iq2s_twice[1024] = {WD_IQ2S_GRID(TWICE_8)};
+static const uint32_t iq3xxs_twice[256] = {WD_IQ3XXS_GRID(TWICE_4)};
+static const uint32_t iq3s_twice[512] = {WD_IQ3S_GRID(TWICE_4)};
+
 // The signs of eight words: four times seven bits, each completed by its parity. In every byte, the exclusive or of its
 // bits gathers in bit 0.
 SIMD_FN void word_signs(uint32_t signs[8], __m256i words) {
@@ -57,9 +67,10 @@ SIMD_FN void iq2_scales(struct iq2 *iq2, const struct sink *out, int at, __m256 
   tables_of_4(iq2->tables + 8 * at, r0, r1, r2, r2);
 }
 
-// Twice the ranks of IQ2's magnitudes: 8, 25 and 43 make 0, 2 and 4.
-SIMD_FN __m256i iq2_twice(__m256i grid) {
-  return bits_32(grid, 3, 6);
+// Their magnitudes.
+SIMD_FN __m256i iq2_codes(__m256i twice) {
+  return look_up(
+      _mm_setr_epi8(WD_IQ2_VALUE(0), 0, WD_IQ2_VALUE(1), 0, WD_IQ2_VALUE(2), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), twice);
 }
 
 SIMD_FN void block_IQ2_XXS(const uint8_t *b, float factor, struct sink *out) {
@@ -72,12 +83,12 @@ SIMD_FN void block_IQ2_XXS(const uint8_t *b, float factor, struct sink *out) {
   iq2_scales(&iq2, out, 0, iq_scales(_mm256_srli_epi32(words, 28), load_half(b + WD_IQ2_XXS_D), 0.25f));
   IN_MEMORY(iq2);
   UNROLL for (int k = 0; k < 8; k++, q += 8) {
-    uint64_t e0 = wd_iq2xxs[q[0]], e1 = wd_iq2xxs[q[1]], e2 = wd_iq2xxs[q[2]], e3 = wd_iq2xxs[q[3]];
+    uint64_t e0 = iq2xxs_twice[q[0]], e1 = iq2xxs_twice[q[1]], e2 = iq2xxs_twice[q[2]], e3 = iq2xxs_twice[q[3]];
     if (narrow(out)) {
       __m256i table = _mm256_set1_epi64x((long long)load_u64(iq2.tables + 8 * k));
-      put_few_signed(out, table, iq2_twice(entries_64(e0, e2, e1, e3)), iq2.signs[k]);
+      put_few_signed(out, table, entries_64(e0, e2, e1, e3), iq2.signs[k]);
     } else {
-      put_32(out, bytes_negated(entries_64(e0, e1, e2, e3), iq2.signs[k]), iq2.scales[k]);
+      put_32(out, bytes_negated(iq2_codes(entries_64(e0, e1, e2, e3)), iq2.signs[k]), iq2.scales[k]);
     }
   }
 }
@@ -94,10 +105,10 @@ SIMD_FN void iq2_nibble_scales(struct iq2 *iq2, const struct sink *out, const ui
 SIMD_FN void put_iq2(struct sink *out, const struct iq2 *iq2, int k, uint64_t e0, uint64_t e1, uint64_t e2,
                      uint64_t e3) {
   if (narrow(out)) {
-    __m256i twice = in_pair(iq2_twice(entries_64(e0, e2, e1, e3)));
+    __m256i twice = in_pair(entries_64(e0, e2, e1, e3));
     put_few_signed(out, load_twice(iq2->tables + 16 * k), twice, iq2->signs[k]);
   } else {
-    __m256i codes = bytes_negated(entries_64(e0, e1, e2, e3), iq2->signs[k]);
+    __m256i codes = bytes_negated(iq2_codes(entries_64(e0, e1, e2, e3)), iq2->signs[k]);
     put_halves(out, codes, iq2->scales[2 * k], iq2->scales[2 * k + 1]);
   }
 }
@@ -122,8 +133,8 @@ SIMD_FN void block_IQ2_XS(const uint8_t *b, float factor, struct sink *out) {
   IN_MEMORY(iq2);
   UNROLL for (int k = 0; k < 8; k++) {
     uint64_t words = load_u64(q + 8 * k);
-    put_iq2(out, &iq2, k, wd_iq2xs[words & 511], wd_iq2xs[words >> 16 & 511], wd_iq2xs[words >> 32 & 511],
-            wd_iq2xs[words >> 48 & 511]);
+    put_iq2(out, &iq2, k, iq2xs_twice[words & 511], iq2xs_twice[words >> 16 & 511], iq2xs_twice[words >> 32 & 511],
+            iq2xs_twice[words >> 48 & 511]);
   }
 }
 
@@ -150,7 +161,7 @@ SIMD_FN void block_IQ2_S(const uint8_t *b, float factor, struct sink *out) {
   IN_MEMORY(iq2);
   UNROLL for (int k = 0; k < 8; k++) {
     const uint16_t *i = indices + 4 * k;
-    put_iq2(out, &iq2, k, wd_iq2s[i[0]], wd_iq2s[i[1]], wd_iq2s[i[2]], wd_iq2s[i[3]]);
+    put_iq2(out, &iq2, k, iq2s_twice[i[0]], iq2s_twice[i[1]], iq2s_twice[i[2]], iq2s_twice[i[3]]);
   }
 }
 
@@ -161,39 +172,41 @@ struct iq3 {
   uint32_t signs[8];
 };
 
-SIMD_FN void iq3_tables(struct iq3 *iq3, const struct sink *out, __m256 magnitudes) {
+SIMD_FN void iq3_tables(struct iq3 *iq3, const struct sink *out, __m128i magnitudes) {
+  const __m256 values = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(magnitudes));
   IN_MEMORY(iq3->scales);
   UNROLL for (int k = 0; k < 8; k++) {
     if (narrow(out)) {
-      _mm_storeu_si128((__m128i *)iq3->tables[k], results(out, times(magnitudes, iq3->scales[k])));
+      _mm_storeu_si128((__m128i *)iq3->tables[k], results(out, times(values, iq3->scales[k])));
     }
   }
 }
 
-// Thirty-two elements, the k-th: eight entries, whose ranks are bits `shift` + 1 and up of each byte.
-SIMD_FN void put_iq3(struct sink *out, const struct iq3 *iq3, int k, int shift, const uint32_t e[8]) {
+// Thirty-two elements, the k-th: eight entries of a lattice with these magnitudes, each in two bytes.
+SIMD_FN void put_iq3(struct sink *out, const struct iq3 *iq3, int k, __m128i magnitudes, const uint32_t e[8]) {
   if (narrow(out)) {
-    __m256i grid = entries_32(e[0], e[1], e[4], e[5], e[2], e[3], e[6], e[7]);
-    put_few_signed(out, load_twice(iq3->tables[k]), bits_32(grid, shift, 14), iq3->signs[k]);
+    __m256i twice = entries_32(e[0], e[1], e[4], e[5], e[2], e[3], e[6], e[7]);
+    put_few_signed(out, load_twice(iq3->tables[k]), twice, iq3->signs[k]);
   } else {
-    __m256i grid = entries_32(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
-    put_32(out, bytes_negated(grid, iq3->signs[k]), iq3->scales[k]);
+    __m256i twice = entries_32(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
+    put_32(out, bytes_negated(look_up(magnitudes, twice), iq3->signs[k]), iq3->scales[k]);
   }
 }
 
 SIMD_FN void block_IQ3_XXS(const uint8_t *b, float factor, struct sink *out) {
+  const __m128i magnitudes = _mm_setr_epi16(4, 12, 20, 28, 36, 44, 52, 62);
   __m256i words = load_32(b + WD_IQ3_XXS_WORDS);
   struct iq3 iq3;
   (void)factor;
   word_signs(iq3.signs, words);
   _mm256_storeu_ps(iq3.scales, iq_scales(_mm256_srli_epi32(words, 28), load_half(b + WD_IQ3_XXS_D), 0.5f));
-  iq3_tables(&iq3, out, _mm256_setr_ps(4, 12, 20, 28, 36, 44, 52, 62));
+  iq3_tables(&iq3, out, magnitudes);
   IN_MEMORY(iq3);
   UNROLL for (int k = 0; k < 8; k++) {
     const uint8_t *q = b + WD_IQ3_XXS_Q + 8 * k;
-    put_iq3(out, &iq3, k, 2,
-            (uint32_t[8]){wd_iq3xxs[q[0]], wd_iq3xxs[q[1]], wd_iq3xxs[q[2]], wd_iq3xxs[q[3]], wd_iq3xxs[q[4]],
-                          wd_iq3xxs[q[5]], wd_iq3xxs[q[6]], wd_iq3xxs[q[7]]});
+    put_iq3(out, &iq3, k, magnitudes,
+            (uint32_t[8]){iq3xxs_twice[q[0]], iq3xxs_twice[q[1]], iq3xxs_twice[q[2]], iq3xxs_twice[q[3]],
+                          iq3xxs_twice[q[4]], iq3xxs_twice[q[5]], iq3xxs_twice[q[6]], iq3xxs_twice[q[7]]});
   }
 }
 
@@ -206,6 +219,7 @@ SIMD_FN void iq3_s_indices(uint16_t indices[16], const uint8_t *q, const uint8_t
 }
 
 SIMD_FN void block_IQ3_S(const uint8_t *b, float factor, struct sink *out) {
+  const __m128i magnitudes = _mm_setr_epi16(1, 3, 5, 7, 9, 11, 13, 15);
   float d = load_half(b + WD_IQ3_S_D);
   uint16_t indices[64];
   struct iq3 iq3;
@@ -220,13 +234,13 @@ SIMD_FN void block_IQ3_S(const uint8_t *b, float factor, struct sink *out) {
     iq3_s_indices(indices + 16 * k, b + WD_IQ3_S_Q + 16 * k, b + WD_IQ3_S_H + 2 * k);
   }
   IN_MEMORY(indices);
-  iq3_tables(&iq3, out, _mm256_setr_ps(1, 3, 5, 7, 9, 11, 13, 15));
+  iq3_tables(&iq3, out, magnitudes);
   IN_MEMORY(iq3);
   UNROLL for (int k = 0; k < 8; k++) {
     const uint16_t *i = indices + 8 * k;
-    put_iq3(out, &iq3, k, 0,
-            (uint32_t[8]){wd_iq3s[i[0]], wd_iq3s[i[1]], wd_iq3s[i[2]], wd_iq3s[i[3]], wd_iq3s[i[4]], wd_iq3s[i[5]],
-                          wd_iq3s[i[6]], wd_iq3s[i[7]]});
+    put_iq3(out, &iq3, k, magnitudes,
+            (uint32_t[8]){iq3s_twice[i[0]], iq3s_twice[i[1]], iq3s_twice[i[2]], iq3s_twice[i[3]], iq3s_twice[i[4]],
+                          iq3s_twice[i[5]], iq3s_twice[i[6]], iq3s_twice[i[7]]});
   }
 }
 

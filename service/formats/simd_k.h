@@ -52,85 +52,72 @@ SIMD_FN __m128i q3_k_scales(const uint8_t *sc) {
 }
 
 SIMD_FN void block_Q3_K(const uint8_t *b, float factor, struct sink *out) {
-  const __m256i four = _mm256_set1_epi8(4);
   __m256i hmask = load_32(b + WD_Q3_K_HMASK);
-  float scale[16];
+  struct codes codes;
+  float scales[16];
   (void)factor;
-  scale_16(scale, q3_k_scales(b + WD_Q3_K_SC), load_half(b + WD_Q3_K_D));
-  if (narrow(out)) {
-    const __m256 levels = _mm256_setr_ps(-4, -3, -2, -1, 0, 1, 2, 3);
-    __m256i high = weave(hmask);
-    struct table tables[8];  // eight results for each sixteen elements
-    UNROLL for (int k = 0; k < 8; k++) {
-      tables[k] = table_of(out, times(levels, scale[2 * k]), times(levels, scale[2 * k + 1]));
-    }
-    IN_MEMORY(tables);
-    UNROLL for (int k = 0; k < 8; k++) {
-      __m256i low = bits_32(weave(load_32(b + WD_Q3_K_Q + k / 4 * 32)), k % 4 * 2, 3);
-      put_of(out, &tables[k], in_pair(_mm256_or_si256(low, where_bit(high, k, 4))));
-    }
-    return;
-  }
+  scale_16(scales, q3_k_scales(b + WD_Q3_K_SC), load_half(b + WD_Q3_K_D));
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q3_K_Q + k / 4 * 32), k % 4 * 2, 3);
-    __m256i codes = _mm256_sub_epi8(_mm256_or_si256(low, where_bit(hmask, k, 4)), four);
-    put_halves(out, codes, scale[2 * k], scale[2 * k + 1]);
+    set_codes(&codes, k, _mm256_sub_epi8(_mm256_or_si256(low, where_bit(hmask, k, 4)), _mm256_set1_epi8(4)));
   }
+  IN_MEMORY(codes);
+  IN_MEMORY(scales);
+  put_codes(out, &codes, scales);
 }
 
 // The eight scales times d, then the eight minimums times -dmin, of Q4_K and Q5_K.
 SIMD_FN void k_scales(float *scales, const uint8_t *sc, float d, float dmin) {
-  uint64_t lo = load_u32(sc), mid = load_u32(sc + 4), hi = load_u32(sc + 8);
-  uint64_t scale = (lo & 0x3f3f3f3f) | ((hi & 0x0f0f0f0f) | (lo >> 2 & 0x30303030)) << 32;
-  uint64_t min = (mid & 0x3f3f3f3f) | ((hi >> 4 & 0x0f0f0f0f) | (mid >> 2 & 0x30303030)) << 32;
-  vec16 values = vec_of_i8(_mm_set_epi64x((long long)min, (long long)scale));
+  __m128i bytes = load_16(sc);  // twelve, and four of what follows
+  __m128i first = _mm_and_si128(bytes, _mm_set1_epi8(63));
+  // Of the last four scales and minimums, the low bits are the nibbles of the third word.
+  __m128i nibbles = _mm_srlv_epi32(_mm_shuffle_epi32(bytes, 0xaa), _mm_setr_epi32(0, 4, 0, 0));
+  __m128i last = _mm_or_si128(_mm_and_si128(nibbles, _mm_set1_epi8(15)), bits_16(bytes, 2, 0x30));
+  vec16 values = vec_of_i8(_mm_unpacklo_epi32(first, last));
   vec_store_f32((uint8_t *)scales, vec_mul(values, vec_set_halves(d, -dmin)));
 }
 
 SIMD_FN void block_Q4_K(const uint8_t *b, float factor, struct sink *out) {
+  struct codes codes;
   float scales[16];
   (void)factor;
   k_scales(scales, b + WD_Q4_K_SC, load_half(b + WD_Q4_K_D), load_half(b + WD_Q4_K_DMIN));
-  if (narrow(out)) {
-    struct table tables[8];
-    UNROLL for (int k = 0; k < 8; k++) {
-      tables[k] = table_of(out, exact_times_plus(first_8(counting()), scales[k], scales[8 + k]),
-                           exact_times_plus(last_8(counting()), scales[k], scales[8 + k]));
-    }
-    IN_MEMORY(tables);
-    UNROLL for (int k = 0; k < 8; k++) {
-      put_of(out, &tables[k], bits_32(weave(load_32(b + WD_Q4_K_Q + k / 2 * 32)), k % 2 * 4, 15));
-    }
-    return;
-  }
   UNROLL for (int k = 0; k < 8; k++) {
-    __m256i codes = bits_32(load_32(b + WD_Q4_K_Q + k / 2 * 32), k % 2 * 4, 15);
-    put_32_biased(out, codes, scales[k], scales[8 + k]);
+    set_codes(&codes, k, bits_32(load_32(b + WD_Q4_K_Q + k / 2 * 32), k % 2 * 4, 15));
   }
+  IN_MEMORY(codes);
+  IN_MEMORY(scales);
+  put_codes_biased(out, &codes, scales);
 }
 
 SIMD_FN void block_Q5_K(const uint8_t *b, float factor, struct sink *out) {
   __m256i h = load_32(b + WD_Q5_K_H);
+  struct codes codes;
   float scales[16];
   (void)factor;
   k_scales(scales, b + WD_Q5_K_SC, load_half(b + WD_Q5_K_D), load_half(b + WD_Q5_K_DMIN));
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q5_K_Q + k / 2 * 32), k % 2 * 4, 15);
-    put_32_biased(out, _mm256_or_si256(low, where_bit(h, k, 16)), scales[k], scales[8 + k]);
+    set_codes(&codes, k, _mm256_or_si256(low, where_bit(h, k, 16)));
   }
+  IN_MEMORY(codes);
+  IN_MEMORY(scales);
+  put_codes_biased(out, &codes, scales);
 }
 
 SIMD_FN void block_Q6_K(const uint8_t *b, float factor, struct sink *out) {
-  const __m256i offset = _mm256_set1_epi8(32);
-  float scale[16];
+  struct codes codes;
+  float scales[16];
   (void)factor;
-  scale_16(scale, load_16(b + WD_Q6_K_SC), load_half(b + WD_Q6_K_D));
+  scale_16(scales, load_16(b + WD_Q6_K_SC), load_half(b + WD_Q6_K_D));
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q6_K_QL + k / 4 * 64 + k % 2 * 32), k % 4 / 2 * 4, 15);
     __m256i high = bits_32(load_32(b + WD_Q6_K_QH + k / 4 * 32), k % 4 * 2, 3);
-    __m256i codes = _mm256_sub_epi8(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), offset);
-    put_halves(out, codes, scale[2 * k], scale[2 * k + 1]);
+    set_codes(&codes, k, _mm256_sub_epi8(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), _mm256_set1_epi8(32)));
   }
+  IN_MEMORY(codes);
+  IN_MEMORY(scales);
+  put_codes(out, &codes, scales);
 }
 
 SIMD_FN void block_Q8_K(const uint8_t *b, float factor, struct sink *out) {

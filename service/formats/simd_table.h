@@ -16,9 +16,6 @@
 
 #include "service/formats/simd.h"
 
-// Has an array written to memory and read from there: GCC would keep it in registers and cross lanes.
-#define IN_MEMORY(array) __asm__("" : "+m"(array))
-
 SIMD_FN bool narrow(const struct sink *sink) {
   return sink->output != WD_OUT_F32;
 }
