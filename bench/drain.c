@@ -101,6 +101,7 @@ static enum wd_status run(struct wd_engine *engine, struct wd_model *model, cons
   struct wd_engine_counters before;
   struct wd_engine_counters after;
   wd_engine_get_counters(engine, &before);
+  uint64_t read_ns = wd_engine_times(engine)->stages[WD_STAGE_READ].sum_ns;
   double begin = now();
   double cpu = cpu_seconds();
   enum wd_status status = wd_plan_create(model, &request, NULL, &plan, err);
@@ -132,7 +133,7 @@ static enum wd_status run(struct wd_engine *engine, struct wd_model *model, cons
          ", \"read_seconds\": %.6f, \"peak_bytes\": %" PRIu64 "}\n",
          seconds, cpu_seconds() - cpu, bytes, after.bytes_read - before.bytes_read,
          after.bytes_read_ahead - before.bytes_read_ahead, after.bytes_read_direct - before.bytes_read_direct,
-         (double)(after.stage_ns[WD_STAGE_READ] - before.stage_ns[WD_STAGE_READ]) / 1e9,
+         (double)(wd_engine_times(engine)->stages[WD_STAGE_READ].sum_ns - read_ns) / 1e9,
          (uint64_t)usage.ru_maxrss * 1024);
   fflush(stdout);
   return take == WD_TAKE_FAILED ? err->status : WD_OK;

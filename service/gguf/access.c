@@ -15,7 +15,8 @@
 #define ALIGNMENT 4096
 #define MAX_ALIGNMENT 65536
 
-// The file once more, for direct reading. /proc names the very file that is open, whatever became of its path.
+// The file once more, for direct reading, or -1 and errno. /proc names the very file that is open, whatever became of
+// its path.
 static int open_direct(const struct wd_part_file *file) {
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d", file->fd);
@@ -24,6 +25,7 @@ static int open_direct(const struct wd_part_file *file) {
   if (fd >= 0 && (fstat(fd, &st) != 0 || st.st_dev != file->st.st_dev || st.st_ino != file->st.st_ino)) {
     close(fd);
     fd = -1;
+    errno = ENOENT;
   }
   return fd;
 }
@@ -55,6 +57,9 @@ int wd_model_descriptor(struct wd_model *model, uint32_t part, bool direct, uint
   int known = atomic_load_explicit(&file->direct, memory_order_acquire);
   if (known == WD_DIRECT_UNTRIED) {
     int fd = open_direct(file);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EINTR)) {
+      return -1;  // for now
+    }
     uint32_t wanted = fd < 0 ? 0 : alignment_of(fd);
     if (wanted) {
       atomic_store_explicit(&file->direct_alignment, wanted, memory_order_relaxed);
