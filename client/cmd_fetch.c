@@ -18,6 +18,7 @@
 struct options {
   struct wd_common common;
   const char *model, *out;
+  char *shard;  // with --index: the name that --out stands for
   struct wd_wish wish;
   struct wd_strings tensors;
   struct wd_cut cut;
@@ -68,8 +69,8 @@ static const struct argp_option argp_options[] = {
      .doc = "only share I (from 0) of N: whole tensors, in file order, about as many bytes in each share"},
     {.name = "index",
      .key = OPT_INDEX,
-     .doc = "with --share, and --out named NAME-00001-of-0000N.safetensors (share 0) and so on: write "
-            "NAME.safetensors.index.json once all N files are there"},
+     .doc = "with --share: --out NAME.safetensors stands for NAME-00001-of-0000N.safetensors (share 0) and so on, and "
+            "NAME.safetensors.index.json is written once all N files are there"},
     {.name = "no-companion-scale", .key = OPT_UNSCALED, .doc = "leave NVFP4 tensors unscaled by their companion"},
     {.name = "resume", .key = OPT_RESUME, .doc = "go on with what an interrupted fetch left in FILE.part"},
     {.name = "force", .key = OPT_FORCE, .doc = "replace FILE if it exists"},
@@ -174,10 +175,14 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         argp_error(state, "--out is missing: the name of the file to write, or /dev/null");
       } else if (strcmp(o->out, "-") == 0) {
         argp_error(state, "--out -: tensors are written in place, which standard output does not allow; name a file");
-      } else if (o->index && (!o->wish.share.of || !wd_shard_named(o->out, o->wish.share, &(size_t){0}))) {
-        argp_error(state, "--index needs --share I/N, and an --out that is named by it: NAME-%05u-of-%05u.safetensors",
-                   o->wish.share.index + 1, o->wish.share.of ? o->wish.share.of : 1);
+      } else if (o->index && !(o->shard = o->wish.share.of ? wd_shard_path(o->out, o->wish.share) : NULL)) {
+        argp_error(
+            state,
+            "--index needs --share I/N, and an --out named NAME.safetensors; with numbers, they are those of the "
+            "share: NAME-%05u-of-%05u.safetensors",
+            o->wish.share.index + 1, o->wish.share.of ? o->wish.share.of : 1);
       }
+      o->out = o->shard ? o->shard : o->out;
       return 0;
     default:
       return ARGP_ERR_UNKNOWN;
@@ -200,7 +205,7 @@ static const struct argp argp = {
         "  weightctl fetch llama.gguf --out llama.safetensors --resume\n"
         "  weightctl fetch llama.gguf --out attn.safetensors --tensor 'blk.*.attn_*' --type bf16\n"
         "  weightctl fetch llama.gguf --out part1.safetensors --tensor '*.ffn_up.weight' --slice 0:1/4\n"
-        "  weightctl fetch llama.gguf --out llama-00001-of-00008.safetensors --share 0/8 --index\n"
+        "  weightctl fetch llama.gguf --out llama.safetensors --share 0/8 --index\n"
         "  weightctl fetch llama.gguf --out /dev/null --connections 4\n"
         "  weightctl fetch llama.gguf --out llama.safetensors --server a:50151,b:50151,c:50151\n"
         "\n"
@@ -434,5 +439,6 @@ out:
   wd_partial_close(partial);
   wd_description_free(&description);
   free(o.tensors.list);
+  free(o.shard);
   return end;
 }

@@ -115,7 +115,9 @@ int wd_command_health(int argc, char **argv) {
   struct wd_connection *connections[WD_MAX_REPLICAS] = {NULL};
   struct wd_connection_config config = wd_common_config(&o.common);
   for (size_t i = 0; i < replicas.n && !status; i++) {
-    struct wd_connection_config own = wd_replica_config(&replicas.list[i], &config);
+    // One of several that hangs must not keep the others from being asked.
+    struct wd_connection_config own = replicas.n > 1 ? wd_replica_probe_config(&replicas.list[i], &config)
+                                                     : wd_replica_config(&replicas.list[i], &config);
     status = wd_connection_open(&own, &connections[i], &err);
   }
   bool opened = !status;

@@ -127,9 +127,8 @@ struct wd_connection_config wd_replica_config(const struct wd_replica *replica,
 
 // ---------------------------------------------------------------------------------------------------- the first
 
-// A configuration for a question that a server answers at once.
-static struct wd_connection_config probe_config(const struct wd_replica *replica,
-                                                const struct wd_connection_config *config) {
+struct wd_connection_config wd_replica_probe_config(const struct wd_replica *replica,
+                                                    const struct wd_connection_config *config) {
   struct wd_connection_config own = wd_replica_config(replica, config);
   own.silence_ms = config->silence_ms ? wd_min_u64(config->silence_ms, PROBE_MS) : PROBE_MS;
   return own;
@@ -144,7 +143,7 @@ static void note(const struct wd_replica *replica, const struct wd_error *err) {
 static enum wd_status ask_health(const struct wd_replica *replica, const struct wd_connection_config *config,
                                  struct wd_error *err) {
   Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
-  struct wd_connection_config own = probe_config(replica, config);
+  struct wd_connection_config own = wd_replica_probe_config(replica, config);
   struct wd_connection *connection;
   struct wd_arena arena = {0};
   ProtobufCMessage *response;
@@ -199,7 +198,7 @@ struct probe {
 
 static void *run_probe(void *context) {
   struct probe *p = context;
-  struct wd_connection_config own = probe_config(p->replica, p->config);
+  struct wd_connection_config own = wd_replica_probe_config(p->replica, p->config);
   struct wd_connection *connection;
   p->status = wd_connection_open(&own, &connection, &p->err);
   if (!p->status) {

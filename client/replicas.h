@@ -40,6 +40,10 @@ void wd_replicas_free(struct wd_replicas *replicas);
 struct wd_connection_config wd_replica_config(const struct wd_replica *replica,
                                               const struct wd_connection_config *config);
 
+// The same for a question that a server answers at once: with less patience.
+struct wd_connection_config wd_replica_probe_config(const struct wd_replica *replica,
+                                                    const struct wd_connection_config *config);
+
 // Opens a connection to the first that says it is serving, in order, and notes which on stderr; where there is only
 // one, without asking. UNAVAILABLE where none is.
 enum wd_status wd_replicas_connect(const struct wd_replicas *replicas, const struct wd_connection_config *config,

@@ -13,23 +13,43 @@
 #include "client/partial.h"
 #include "service/base/text.h"
 
-#define ENDING_FORMAT "-%05u-of-%05u.safetensors"
-#define ENDING_SIZE 40
+#define ENDING ".safetensors"
+#define NUMBERS_FORMAT "-%05u-of-%05u"
+#define NUMBERS_SIZE 15  // of five digits each
 
-bool wd_shard_named(const char *path, struct wd_share share, size_t *stem) {
-  char ending[ENDING_SIZE];
-  size_t size = strlen(path), n = (size_t)snprintf(ending, sizeof ending, ENDING_FORMAT, share.index + 1, share.of);
-  if (size <= n || strcmp(path + size - n, ending) != 0 || path[size - n - 1] == '/') {
-    return false;
+// How many characters of `path` are NAME with its folder, where it is NAME.safetensors; 0 where it is not.
+static size_t plain_stem(const char *path) {
+  size_t size = strlen(path), n = strlen(ENDING);
+  return size > n && strcmp(path + size - n, ENDING) == 0 && path[size - n - 1] != '/' ? size - n : 0;
+}
+
+// The same where it is the name of a file of several; *share is which.
+static size_t shard_stem(const char *path, struct wd_share *share) {
+  size_t stem = plain_stem(path);
+  char numbers[NUMBERS_SIZE + 1], again[40];
+  if (stem <= NUMBERS_SIZE || path[stem - NUMBERS_SIZE - 1] == '/') {
+    return 0;
   }
-  *stem = size - n;
-  return true;
+  snprintf(numbers, sizeof numbers, "%.*s", NUMBERS_SIZE, path + stem - NUMBERS_SIZE);
+  share->index = (uint32_t)strtoul(numbers + 1, NULL, 10) - 1;
+  share->of = (uint32_t)strtoul(numbers + 10, NULL, 10);
+  snprintf(again, sizeof again, NUMBERS_FORMAT, share->index + 1, share->of);
+  return strcmp(again, numbers) == 0 ? stem - NUMBERS_SIZE : 0;
 }
 
 // The name of file `index`, malloc'd.
-static char *shard_path(const char *path, size_t stem, uint32_t index, uint32_t of) {
+static char *make_path(const char *path, size_t stem, uint32_t index, uint32_t of) {
   char *name = NULL;
-  return asprintf(&name, "%.*s" ENDING_FORMAT, (int)stem, path, index + 1, of) < 0 ? NULL : name;
+  return asprintf(&name, "%.*s" NUMBERS_FORMAT ENDING, (int)stem, path, index + 1, of) < 0 ? NULL : name;
+}
+
+char *wd_shard_path(const char *out, struct wd_share share) {
+  struct wd_share named;
+  if (shard_stem(out, &named)) {
+    return named.index == share.index && named.of == share.of ? strdup(out) : NULL;
+  }
+  size_t stem = plain_stem(out);
+  return stem ? make_path(out, stem, share.index, share.of) : NULL;
 }
 
 static enum wd_status fail_memory(struct wd_error *err) {
@@ -117,27 +137,27 @@ static enum wd_status write_index(const char *path, const struct wd_description 
 enum wd_status wd_shards_index(const char *path, const struct wd_description *d, const struct wd_plan *plan,
                                const struct wd_wish *wish, char **index, uint32_t *there, struct wd_error *err) {
   uint32_t of = wish->share.of;
-  size_t stem = 0;
+  struct wd_share named;
+  size_t stem = shard_stem(path, &named);
   enum wd_status status = WD_OK;
   json_t *map = json_object();
   *index = NULL;
   *there = 0;
-  wd_shard_named(path, wish->share, &stem);
   // First whether all are there, which in the middle of a job most are not.
   for (uint32_t i = 0; i < of && !status; i++) {
-    char *name = shard_path(path, stem, i, of);
+    char *name = make_path(path, stem, i, of);
     status = name ? WD_OK : fail_memory(err);
     *there += name && access(name, F_OK) == 0;
     free(name);
   }
   for (uint32_t i = 0; i < of && *there == of && !status; i++) {
-    char *name = shard_path(path, stem, i, of);
+    char *name = make_path(path, stem, i, of);
     status = name && map ? take_shard(name, i, d, plan, wish, map, err) : fail_memory(err);
     free(name);
   }
   if (!status && *there == of) {
     char *name = NULL;
-    status = asprintf(&name, "%.*s.safetensors.index.json", (int)stem, path) < 0
+    status = asprintf(&name, "%.*s" ENDING ".index.json", (int)stem, path) < 0
                  ? fail_memory(err)
                  : write_index(name, d, plan, wish, map, err);
     if (status) {

@@ -13,13 +13,13 @@
 #include "client/plan.h"
 #include "service/base/error.h"
 
-// Whether `path` is named as file `share` of its model should be; *stem is how many of its characters are NAME with its
-// folder.
-bool wd_shard_named(const char *path, struct wd_share share, size_t *stem);
+// The name of file `share` of the model that is written to `out`: NAME.safetensors, or that very file's name. malloc'd;
+// NULL where `out` is neither, or without memory.
+char *wd_shard_path(const char *out, struct wd_share share);
 
-// Looks for the files beside `path`, which is one of them. Where all are there and each is what its share of `plan` (of
-// everything that is fetched) makes it, writes the index, whose name is *index (malloc'd) then; otherwise *index is
-// NULL and *there how many there are. FAILED_PRECONDITION where a file is something else.
+// Looks for the files beside `path`, a name that wd_shard_path gave. Where all are there and each is what its share of
+// `plan` (of everything that is fetched) makes it, writes the index, whose name is *index (malloc'd) then; otherwise
+// *index is NULL and *there how many there are. FAILED_PRECONDITION where a file is something else.
 enum wd_status wd_shards_index(const char *path, const struct wd_description *description, const struct wd_plan *plan,
                                const struct wd_wish *wish, char **index, uint32_t *there, struct wd_error *err);
 

@@ -265,6 +265,13 @@ enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_sp
   status = start(&run, workers, n, &started, err);
   while (atomic_load(&run.running) > 0) {
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    if (wd_interrupted()) {  // for those who wait for their server to come back; calls notice it themselves
+      struct wd_error interrupted;
+      wd_fail(&interrupted, WD_CANCELLED, "interrupted");
+      pthread_mutex_lock(&run.mutex);
+      fail_run(&run, &interrupted);
+      pthread_mutex_unlock(&run.mutex);
+    }
     tell(&run);
     if (progress) {
       wd_progress_tick(progress);

@@ -8,7 +8,8 @@
 An example for programs of your own: stock grpcio, grpcio-tools and numpy, and nothing of weightd but its .proto.
 One gRPC channel balances over the replicas (round_robin). The tensors are cut into pieces of some megabytes, each a call
 that goes to the next replica; where one dies, what it had not delivered is asked for again, of another one. All calls
-name the revision that was described first, so that replicas with other files refuse.
+name the revision that was described first, so that replicas with other files refuse. The files are complete when the
+program ends with status 0.
 """
 import argparse
 import concurrent.futures
@@ -47,9 +48,8 @@ def connect(servers, ca=None, token=None, silence=30):
                ("grpc.keepalive_time_ms", half), ("grpc.keepalive_timeout_ms", half), ("grpc.http2.ping_timeout_ms", half),
                ("grpc.http2.max_pings_without_data", 0)]
     if "," in servers:  # gRPC takes several addresses in one target as numbers
-        hosts = [s.strip().rsplit(":", 1) for s in servers.split(",")]
-        numbers = [(socket.gethostbyname(host), port) for host, port in hosts]
-        servers = "ipv4:" + ",".join(f"{number}:{port}" for number, port in numbers)
+        hosts = [s.strip().partition(":") for s in servers.split(",")]
+        servers = "ipv4:" + ",".join(f"{socket.gethostbyname(host)}:{port or 50151}" for host, _, port in hosts)
         options.append(("grpc.default_authority", hosts[0][0]))  # the name that certificates are for
     if not ca:
         return services.WeightServiceStub(grpc.insecure_channel(servers, options))
@@ -178,6 +178,8 @@ def main():
                        options.type.upper(), allocate, options.calls, options.piece_mib << 20)
     except grpc.RpcError as error:
         sys.exit(f"fetch.py: {options.model}: {error.details()} ({error.code().name})")
+    except (OSError, ValueError) as error:
+        sys.exit(f"fetch.py: {error}")
     size, seconds = sum(a.nbytes for a in arrays.values()), time.monotonic() - begin
     print(f"{len(arrays)} tensors, {size / 1e6:.1f} MB in {seconds:.1f} s ({size / 1e6 / seconds:.0f} MB/s)")
 

@@ -353,6 +353,23 @@ def test_none_left(three, tmp_path):
     check(out, three[0])
 
 
+def test_interrupted_while_nobody_answers(three, tmp_path):
+    out = tmp_path / "x.safetensors"
+    slow = Slow(three, 10 * MIB)
+    process = start(slow.addresses, "--out", out)
+    try:
+        for proxy in slow.proxies:
+            assert proxy.held.wait(PATIENCE)
+        slow.close()
+        wait_until(lambda: b"is lost" in os.read(process.stderr.fileno(), 65536), "the loss to be told")
+        process.send_signal(signal.SIGINT)
+        _, stderr = end(process, status=1)
+    finally:
+        process.kill()
+        slow.close()
+    assert "interrupted" in stderr and "--resume" in stderr
+
+
 def test_nobody_there_at_all(tmp_path):
     for command in (["health"], ["list"], ["fetch", "big.gguf", "--out", tmp_path / "x"]):
         assert run(*command, address="127.0.0.1:1,127.0.0.1:2", status=1).stderr.startswith("weightctl: ")

@@ -92,7 +92,8 @@ def test_the_index(ctl, model, tmp_path):
     """It appears with the last file, whichever that is, and leads to every tensor."""
     index = tmp_path / "m.safetensors.index.json"
     for i in (2, 0, 3):
-        done = ctl("fetch", model, "--out", tmp_path / name(i, 4), "--share", f"{i}/4", "--index", "--json")
+        done = ctl("fetch", model, "--out", tmp_path / "m.safetensors", "--share", f"{i}/4", "--index", "--json")
+        assert json.loads(done.stdout)["file"] == str(tmp_path / name(i, 4)), "--out stands for the share's file"
         assert json.loads(done.stdout)["index"] is None and not index.exists()
     done = ctl("fetch", model, "--out", tmp_path / name(1, 4), "--share", "1/4", "--index", "--json")
     assert json.loads(done.stdout)["index"] == str(index) and json.loads(done.stdout)["share"] == "1/4"
@@ -157,8 +158,8 @@ def test_verify_misses_a_tensor_of_the_share(ctl, model, tmp_path):
 
 @pytest.mark.parametrize("arguments", [
     ["--share", "3/3"], ["--share", "1"], ["--share", "-1/3"], ["--share", "0/0"], ["--share", "0/100000"],
-    ["--index"], ["--share", "0/3", "--index", "--out", "m.safetensors"],
-    ["--share", "0/3", "--index", "--out", "m-00002-of-00003.safetensors"],
-    ["--share", "0/3", "--index", "--out", "-00001-of-00003.safetensors"]], ids=" ".join)
+    ["--index"], ["--share", "0/3", "--index"], ["--share", "0/3", "--index", "--out", "/dev/null"],
+    ["--share", "0/3", "--index", "--out", ".safetensors"],
+    ["--share", "0/3", "--index", "--out", "m-00002-of-00003.safetensors"]], ids=" ".join)
 def test_usage(arguments):
     assert run("fetch", "x.gguf", *([] if "--out" in arguments else ["--out", "x"]), *arguments, status=2).stderr
