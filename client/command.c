@@ -41,6 +41,7 @@ static const struct argp_option common_options[] = {
      .key = WD_OPT_TOKEN_FILE,
      .arg = "FILE",
      .doc = "send the first bearer token in FILE with every call; '#' begins a comment"},
+    {.name = "insecure", .key = WD_OPT_INSECURE, .doc = "send it in plain text even beyond this machine"},
     {0}};
 
 static void add_server(struct wd_common *common, char *value, const struct argp_state *state) {
@@ -88,6 +89,9 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
       return 0;
     case WD_OPT_TOKEN_FILE:
       common->credentials.token_file = arg;
+      return 0;
+    case WD_OPT_INSECURE:
+      common->credentials.insecure = true;
       return 0;
     case ARGP_KEY_END:
       if (!common->credentials.client_cert != !common->credentials.client_key) {

@@ -53,6 +53,7 @@ enum {
   WD_OPT_TLS_CLIENT_CERT,
   WD_OPT_TLS_CLIENT_KEY,
   WD_OPT_TOKEN_FILE,
+  WD_OPT_INSECURE,
   WD_OPT_FIRST,  // a command's own begin here
 };
 

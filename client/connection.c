@@ -157,11 +157,12 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
                    WD_QUOTE(config->address, strlen(config->address)));
   }
   const struct wd_credentials_config *credentials_config = &config->credentials;
-  if (credentials_config->token_file && !loopback && !wd_credentials_use_tls(credentials_config)) {
+  if (credentials_config->token_file && !loopback && !wd_credentials_use_tls(credentials_config) &&
+      !credentials_config->insecure) {
     free(target);
     return wd_fail(err, WD_FAILED_PRECONDITION,
                    "the token would go to %s in plain text, for everybody on the way to read: give --tls-ca FILE or "
-                   "--tls, or leave --token-file out",
+                   "--tls, leave --token-file out, or say --insecure if the network is trusted",
                    config->address);
   }
   // The library's own log would tell again what our messages tell. Asked for by name, it comes.

@@ -16,6 +16,7 @@ struct wd_credentials_config {
   const char *client_key;
   const char *name;        // what the server's certificate is made out to; NULL: the host of the address
   const char *token_file;  // the first token in it is sent with every call
+  bool insecure;           // even where it can be read on its way
 };
 
 // Whether connections speak TLS.
