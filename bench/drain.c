@@ -80,6 +80,22 @@ static double cpu_seconds(void) {
   return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
+// The stages' names are those of GetServerInfo.
+enum { STAGES = WD_STAGES + 1 };
+static const char *const stage_names[STAGES] = {
+    [WD_STAGE_READ] = "read", [WD_STAGE_TO_DEVICE] = "to_device",     [WD_STAGE_DECODE] = "decode",
+    [WD_STAGE_SUM] = "sum",   [WD_STAGE_FROM_DEVICE] = "from_device", [WD_STAGES] = "read_ahead",
+};
+
+// What the engine spent on each stage so far, `sign` times, is added to `seconds`, which -1 clears first.
+static void stage_seconds(struct wd_engine *engine, double seconds[STAGES], int sign) {
+  const struct wd_engine_times *times = wd_engine_times(engine);
+  for (int i = 0; i < STAGES; i++) {
+    const struct wd_histogram *histogram = i < WD_STAGES ? &times->stages[i] : &times->read_ahead;
+    seconds[i] = sign * (double)histogram->sum_ns / 1e9 + (sign < 0 ? 0 : seconds[i]);
+  }
+}
+
 // Drops the file's pages from the page cache.
 static void evict(const char *path) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -100,8 +116,9 @@ static enum wd_status run(struct wd_engine *engine, struct wd_model *model, cons
   struct wd_stream *stream;
   struct wd_engine_counters before;
   struct wd_engine_counters after;
+  double stages[STAGES];
   wd_engine_get_counters(engine, &before);
-  uint64_t read_ns = wd_engine_times(engine)->stages[WD_STAGE_READ].sum_ns;
+  stage_seconds(engine, stages, -1);
   double begin = now();
   double cpu = cpu_seconds();
   enum wd_status status = wd_plan_create(model, &request, NULL, &plan, err);
@@ -126,25 +143,42 @@ static enum wd_status run(struct wd_engine *engine, struct wd_model *model, cons
   wd_stream_close(stream);
   wait_closed(&reader);
   wd_engine_get_counters(engine, &after);
+  stage_seconds(engine, stages, 1);
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"output_bytes\": %" PRIu64 ", \"bytes_read\": %" PRIu64
-         ", \"bytes_read_ahead\": %" PRIu64 ", \"bytes_read_direct\": %" PRIu64
-         ", \"read_seconds\": %.6f, \"peak_bytes\": %" PRIu64 "}\n",
+         ", \"bytes_read_ahead\": %" PRIu64 ", \"bytes_read_direct\": %" PRIu64 ", \"peak_bytes\": %" PRIu64,
          seconds, cpu_seconds() - cpu, bytes, after.bytes_read - before.bytes_read,
          after.bytes_read_ahead - before.bytes_read_ahead, after.bytes_read_direct - before.bytes_read_direct,
-         (double)(wd_engine_times(engine)->stages[WD_STAGE_READ].sum_ns - read_ns) / 1e9,
          (uint64_t)usage.ru_maxrss * 1024);
+  for (int i = 0; i < STAGES; i++) {
+    printf(", \"%s_seconds\": %.6f", stage_names[i], stages[i]);
+  }
+  printf("}\n");
   fflush(stdout);
   return take == WD_TAKE_FAILED ? err->status : WD_OK;
 }
 
-enum { KEY_READ = 0x100, KEY_IO, KEY_THREADS, KEY_TYPE, KEY_CHUNK, KEY_EVICT, KEY_RUNS, KEY_BUDGET, KEY_SMOKE };
+enum {
+  KEY_READ = 0x100,
+  KEY_IO,
+  KEY_THREADS,
+  KEY_TYPE,
+  KEY_CHUNK,
+  KEY_EVICT,
+  KEY_RUNS,
+  KEY_BUDGET,
+  KEY_DEVICE,
+  KEY_SIMD,
+  KEY_SMOKE
+};
 
 static const struct argp_option table[] = {
     {"read", KEY_READ, "HOW", 0, "auto, buffered or direct, as of weightd", 0},
     {"io", KEY_IO, "HOW", 0, "auto, uring or threads, as of weightd", 0},
     {"threads", KEY_THREADS, "N", 0, "Decoding threads; default: one a core", 0},
+    {"device", KEY_DEVICE, "NAME", 0, "cpu (default), cuda, or cuda:N", 0},
+    {"simd", KEY_SIMD, "PATH", 0, "portable, avx2 or avx512, as of weightd", 0},
     {"memory-budget", KEY_BUDGET, "SIZE", 0, "Default 256MiB", 0},
     {"type", KEY_TYPE, "TYPE", 0, "stored (default: what costs least), f16, or stats", 0},
     {"chunk", KEY_CHUNK, "SIZE", 0, "Default 1MiB", 0},
@@ -175,6 +209,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         argp_error(state, "--threads %s: give a number from 1 to 1024", arg);
       }
       o->engine.threads = (uint32_t)value;
+      break;
+    case KEY_DEVICE:
+      o->engine.device = arg;
+      break;
+    case KEY_SIMD:
+      o->engine.simd = arg;
       break;
     case KEY_BUDGET:
     case KEY_CHUNK:
