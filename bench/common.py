@@ -25,10 +25,13 @@ COLUMNS = 4096
 SCALES = {"Q4_0": [1], "Q8_0": [1], "Q4_K": [1, 3], "Q5_K": [1, 3], "Q6_K": [209], "IQ2_XXS": [1], "F16": [1], "MXFP4": []}
 
 
-def write_model(path, kind, gigabytes):
-    """A model of `gigabytes` as FP16, in tensors of up to 64 Mi elements. Returns its bytes as FP16."""
+def write_model(path, kind, gigabytes, tensors=None):
+    """A model of `gigabytes` as FP16, in tensors of up to 64 Mi elements, or in so many. Returns its bytes as FP16."""
     rows_each = 16384
     rows = max(1, round(gigabytes * 1e9 / 2 / COLUMNS))
+    if tensors:
+        rows_each = max(1, rows // tensors)
+        rows = rows_each * tensors
     g = ggufwrite.Gguf()
     g.kv("general.architecture", "string", "bench")
     for i, begin in enumerate(range(0, rows, rows_each)):
@@ -49,8 +52,12 @@ def write_model(path, kind, gigabytes):
 
 
 def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Of all threads of a process that runs, user and system."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3): to the nanosecond
+    except OSError:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def raw_transfer(size):
@@ -76,15 +83,16 @@ def raw_transfer(size):
 
 
 class Server:
-    """weightd on the folder's models. `client` is how weightctl reaches it: --server and what else it needs."""
+    """weightd on the folder's models. `client` is how weightctl reaches it: --server and what else it needs.
+    `environment` is added to the server's."""
 
-    def __init__(self, folder, flags, client=()):
+    def __init__(self, folder, flags, client=(), environment=()):
         number = next(Server.numbers)
         ready = pathlib.Path(folder, f"ready-{number}")
         self.log = open(pathlib.Path(folder, f"log-{number}"), "w+")
         self.process = subprocess.Popen(
             [WEIGHTD, "serve", "--model-root", folder, "--listen", "127.0.0.1:0",
-             "--ready-file", ready, *flags], stderr=self.log)
+             "--ready-file", ready, *flags], stderr=self.log, env={**os.environ, **dict(environment)})
         while not ready.exists():
             if self.process.poll() is not None:
                 self.log.seek(0)

@@ -46,7 +46,8 @@ def table(columns, rows):
 
 
 def write(options, result, draw):
-    """Writes what the options ask for. draw(pyplot) draws the plot and returns the figure."""
+    """Writes what the options ask for. draw(pyplot) draws the plot and returns the figure; of several, {name: draw}, each
+    goes to a file of its own, whose name has -NAME before the suffix."""
     result = {"machine": machine(), **result}
     if options.json == "-":
         print(json.dumps(result, indent=1))
@@ -57,6 +58,9 @@ def write(options, result, draw):
         matplotlib.use("Agg")
         matplotlib.rcParams["svg.hashsalt"] = "weightd"
         from matplotlib import pyplot
-        figure = draw(pyplot)
-        figure.savefig(options.plot, bbox_inches="tight")
-        pyplot.close(figure)
+        path = pathlib.Path(options.plot)
+        several = isinstance(draw, dict)
+        for name, each in draw.items() if several else [("", draw)]:
+            figure = each(pyplot)
+            figure.savefig(path.with_stem(f"{path.stem}-{name}") if several else path, bbox_inches="tight")
+            pyplot.close(figure)

@@ -28,7 +28,8 @@ install -m 755 "$bin/bench/gpu/stats" "$folder/bench_stats"
 
 # The whole service, with the libraries that a bare machine lacks.
 "${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //proto:descriptor_set
-install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch bench/tls "$folder"
+install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch bench/tls bench/growth "$folder"
+install -m 755 bench/python "$folder/bench_python"
 install -m 644 bench/common.py bench/report.py "$folder"
 install -m 755 "$bin/bench/gpu/backend" "$folder/bench_backend"
 install -m 755 "$bin/bench/openssl" "$folder/bench_openssl"
