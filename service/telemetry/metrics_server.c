@@ -221,6 +221,7 @@ static void on_stop(evutil_socket_t fd, short what, void *argument) {
 
 static void *server_main(void *argument) {
   struct wd_metrics_server *server = argument;
+  pthread_setname_np(pthread_self(), "wd-metrics");
   // However often somebody asks, decoding comes first. Linux gives each thread a niceness of its own.
   setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
   event_base_dispatch(server->base);

@@ -345,7 +345,7 @@ def test_help_and_version():
         assert done.returncode == 0 and done.stdout.strip(), arguments
     text = start("serve", "--help").stdout
     for flag in ("model-root", "listen", "device", "memory-budget", "stall-timeout", "grace", "max-streams", "threads",
-                 "log", "insecure", "ready-file"):
+                 "log", "insecure", "ready-file", "metrics-listen"):
         assert f"--{flag}" in text
 
 

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from ggufwrite import Gguf
-from harness import PATIENCE, Server, failure, pb, stream, wait_until
+from harness import FULL, PATIENCE, Server, failure, pb, stream, wait_until
 from scraping import NVML, OPENMETRICS, Scrape, address_of, build_nvml, get, scrape
 
 @pytest.fixture
@@ -288,6 +288,27 @@ def test_malformed(negotiating, data, least):
     answer = talk(negotiating, data)
     if answer:  # or it was closed without a word
         assert int(answer.split()[1]) >= least, answer[:200]
+    assert get(negotiating)[0].status == 200
+
+
+def test_random_requests(negotiating, rng):
+    """Real requests with bytes changed, cut, doubled and put in: whatever comes back, the server lives."""
+    whole = [b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;q=0.5, */*;q=0.1\r\n\r\n",
+             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n",
+             b"HEAD http://u:p@[::1]:80/%6detrics?a=b#c HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nxx"]
+    for _ in range(1000 if FULL else 200):
+        data = bytearray(rng.choice(whole))
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(data))
+            piece = data[at:at + rng.randint(1, 8)]
+            data[at:at + rng.choice([0, 1, len(piece)])] = rng.choice(
+                [b"", rng.randbytes(rng.randint(1, 4)), piece * rng.randint(2, 2000), b"\r\n", b"\0"])
+        with socket.create_connection(address_of(negotiating), PATIENCE) as s:
+            with contextlib.suppress(ConnectionError):
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(65536):
+                    pass
     assert get(negotiating)[0].status == 200
 
 
