@@ -115,38 +115,20 @@ SIMD_FN __m128 ue4m3_halves(const uint8_t *e) {
   return _mm_andnot_ps(_mm_castsi128_ps(zero), value);
 }
 
-// Two groups of sixteen.
-SIMD_FN void put_nvfp4(struct sink *out, const struct table *table, const uint8_t *q) {
-  __m256i nibbles = weave(woven_nibbles(q));  // in the groups, the nibbles of a byte are eight elements apart
-  __m256i negative = _mm256_cmpgt_epi8(nibbles, _mm256_set1_epi8(8));
-  __m256i signs = _mm256_and_si256(negative, _mm256_set1_epi8((char)0x80));
-  __m256i indices = in_pair(_mm256_and_si256(nibbles, _mm256_set1_epi8(7)));
-  __m256i high = _mm256_shuffle_epi8(load_twice(table->high), indices);
-  put_woven(out, _mm256_shuffle_epi8(load_twice(table->low), indices), _mm256_xor_si256(high, signs));
-}
-
 SIMD_FN void block_NVFP4(const uint8_t *b, float factor, struct sink *out) {
   const __m128i fp4 = _mm_setr_epi8(WD_FP4_DOUBLED);
+  uint8_t codes[64];
   float scales[4];
   _mm_storeu_ps(scales, ue4m3_halves(b + WD_NVFP4_E));
-  if (narrow(out)) {
-    // Eight magnitudes for each sixteen elements; the sign is negative for the nibbles beyond 8, which is zero.
-    const __m256 magnitudes = first_8(fp4);
-    struct table tables[2];
-    UNROLL for (int k = 0; k < 2; k++) {
-      tables[k] = table_of(out, times(times(magnitudes, scales[2 * k]), factor),
-                           times(times(magnitudes, scales[2 * k + 1]), factor));
-    }
-    IN_MEMORY(tables);
-    UNROLL for (int k = 0; k < 2; k++) {
-      put_nvfp4(out, &tables[k], b + WD_NVFP4_Q + 16 * k);
-    }
-    return;
+  UNROLL for (int k = 0; k < 2; k++) {
+    // The nibbles of a byte are eight elements apart, as in woven ones.
+    __m256i nibbles = woven_nibbles(b + WD_NVFP4_Q + 16 * k);
+    _mm256_storeu_si256((__m256i *)codes + k, look_up(fp4, nibbles));
   }
+  IN_MEMORY(codes);
+  IN_MEMORY(scales);
   UNROLL for (int g = 0; g < 4; g++) {
-    __m128i bytes = _mm_loadl_epi64((const __m128i *)(b + WD_NVFP4_Q + 8 * g));
-    __m128i nibbles = _mm_unpacklo_epi64(bits_16(bytes, 0, 15), bits_16(bytes, 4, 15));
-    vec16 values = vec_mul(vec_of_i8(_mm_shuffle_epi8(fp4, nibbles)), vec_set(scales[g]));
+    vec16 values = vec_mul(vec_load_i8(codes + 16 * g), vec_set(scales[g]));
     put(out, vec_mul(values, vec_set(factor)));
   }
 }
