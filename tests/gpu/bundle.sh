@@ -27,16 +27,18 @@ install -m 755 bench/gpu/run.sh "$folder/bench.sh"
 install -m 755 "$bin/bench/gpu/stats" "$folder/bench_stats"
 
 # The whole service, with the libraries that a bare machine lacks.
-"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //proto:descriptor_set
-install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch bench/tls bench/growth "$folder"
+"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //bench:drain //proto:descriptor_set
+install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch bench/tls bench/growth bench/overlap "$folder"
 install -m 755 bench/python "$folder/bench_python"
 install -m 644 bench/common.py bench/report.py "$folder"
 install -m 755 "$bin/bench/gpu/backend" "$folder/bench_backend"
 install -m 755 "$bin/bench/openssl" "$folder/bench_openssl"
+install -m 755 "$bin/bench/drain" "$folder/drain"
+gcc -O2 -shared -fPIC -o "$folder/slow.so" bench/slow.c -ldl -lpthread
 install -m 644 "$bin/proto/services.binpb" tests/data/sample.gguf tests/python/ggufwrite.py tests/gpu/service_test.py "$folder"
 mkdir -p "$folder/lib"
 # glibc's own libraries are the machine's.
-for library in $(ldd "$folder/weightd" "$folder/weightctl" "$folder/bench_backend" | awk '$3 ~ /^\// { print $3 }' | sort -u |
+for library in $(ldd "$folder/weightd" "$folder/weightctl" "$folder/bench_backend" "$folder/drain" | awk '$3 ~ /^\// { print $3 }' | sort -u |
   grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv)\.so'); do
   install -m 755 "$library" "$folder/lib"
 done
