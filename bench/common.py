@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -114,16 +115,35 @@ def stages(server):
     return {s["name"]: s["seconds"] for s in json.loads(info.stdout)["counters"].get("stages", [])}
 
 
+def finish(clients):
+    """Waits for processes. Returns whether one failed, their CPU seconds, and the largest one's peak memory in bytes,
+    which is looked at while they run: what wait4 tells includes this process, which they were forked from."""
+    peak, over = [0], threading.Event()
+
+    def watch():
+        while not over.wait(0.005):
+            for client in clients:
+                try:
+                    peak[0] = max(peak[0], resource_peak(client.pid))
+                except OSError:
+                    pass  # it has ended
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ended = [os.wait4(client.pid, 0) for client in clients]
+    over.set()
+    watcher.join()
+    return (any(status for _, status, _ in ended), sum(u.ru_utime + u.ru_stime for _, _, u in ended), peak[0] * MIB)
+
+
 def fetch(server, model, size, extra=()):
     """Fetches and verifies. Returns bytes a second, CPU seconds of both sides, and the client's peak memory."""
     before, begin = cpu_seconds(server.process.pid), time.monotonic()
     client = subprocess.Popen([*server.client, "fetch", model, "--out", "/dev/null", "--quiet", *extra])
-    _, status, usage = os.wait4(client.pid, 0)
+    failed, cpu, peak = finish([client])
     seconds = time.monotonic() - begin
-    if status:
+    if failed:
         sys.exit(f"weightctl failed on {model}")
-    cpu = cpu_seconds(server.process.pid) - before + usage.ru_utime + usage.ru_stime
-    return size / seconds, cpu, usage.ru_maxrss * 1024
+    return size / seconds, cpu_seconds(server.process.pid) - before + cpu, peak
 
 
 def resource_peak(pid):
