@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cuda/advice.h"
 #include "cuda/stats.h"
 #include "cuda/weightd_cuda.h"
 #include "service/engine/factors.h"
@@ -521,15 +522,26 @@ static cudaError_t describe(int number, struct device *device) {
   return error;
 }
 
+// A device that cannot be used from the beginning.
+static enum wd_status cannot_open(struct device *device, cudaError_t error, struct wd_error *err) {
+  if (error == cudaErrorMemoryAllocation) {
+    return cuda_failed(device, error, err);
+  }
+  char advice[600];
+  wd_cuda_advice(error, advice, sizeof advice);
+  return fail(err, WD_UNAVAILABLE, "%s%s%s%s cannot be used (%s): %s", device->about.id,
+              device->about.name[0] ? " (" : "", device->about.name, device->about.name[0] ? ")" : "",
+              cudaGetErrorString(error), advice);
+}
+
 static enum wd_status find_devices(struct cuda_backend *cuda, int asked, struct wd_error *err) {
   int count = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count == 0) {
-    return fail(
-        err, WD_UNAVAILABLE,
-        "there is no usable CUDA device (%s): check that nvidia-smi works here and, in a container, that the GPU "
-        "was passed through",
-        error != cudaSuccess ? cudaGetErrorString(error) : "none found");
+    error = error != cudaSuccess ? error : cudaErrorNoDevice;
+    char advice[600];
+    wd_cuda_advice(error, advice, sizeof advice);
+    return fail(err, WD_UNAVAILABLE, "there is no usable CUDA device (%s): %s", cudaGetErrorString(error), advice);
   }
   if (asked >= count) {
     return fail(err, WD_UNAVAILABLE, "there is no CUDA device %d: this machine has 0 to %d", asked, count - 1);
@@ -541,7 +553,7 @@ static enum wd_status find_devices(struct cuda_backend *cuda, int asked, struct 
     }
     error = describe(i, device);
     if (error) {
-      return cuda_failed(device, error, err);
+      return cannot_open(device, error, err);
     }
     cuda->n_devices++;
   }
@@ -594,8 +606,9 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   // A lane on each device now, so that one that cannot be used is found out here.
   for (uint32_t i = 0; !status && i < cuda->n_devices; i++) {
     cudaError_t error = cudaSetDevice(cuda->devices[i].number);
+    error = error ? error : wd_cuda_has_code();
     error = error ? error : make_lane(cuda, &cuda->lanes[i % workers * cuda->n_devices + i]);
-    status = error ? cuda_failed(&cuda->devices[i], error, err) : WD_OK;
+    status = error ? cannot_open(&cuda->devices[i], error, err) : WD_OK;
   }
   if (status) {
     cuda_destroy(&cuda->base);

@@ -40,7 +40,7 @@ struct wd_engine {
   atomic_uint_fast64_t bytes_read_direct;
   atomic_uint_fast64_t bytes_decoded;
   struct wd_engine_times times;
-  char note[512];
+  char note[1024];
   char io_note[WD_IO_NOTE];
 };
 
