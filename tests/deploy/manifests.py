@@ -73,3 +73,19 @@ def interpolate(text, **variables):
         assert kind != "?", f"{name} is not set: {rest}"
         return rest or ""
     return re.sub(r"\$\{(\w+)(?::([-?])([^}]*))?\}", value, text)
+
+
+@functools.cache
+def offered(program, arguments):
+    """The long options that a program's --help lists."""
+    said = subprocess.run([program, *arguments, "--help"], capture_output=True, text=True, check=True)
+    return set(re.findall(r"--[a-z][a-z-]+", said.stdout))
+
+
+def assert_options(program, arguments, environment):
+    """Every WEIGHTD_ variable is the twin of an option."""
+    found = [v for v in environment if v.startswith("WEIGHTD_")]
+    assert found
+    for variable in found:
+        option = "--" + variable.removeprefix("WEIGHTD_").lower().replace("_", "-")
+        assert option in offered(program, tuple(arguments)), f"{variable}: {program} has no {option}"

@@ -7,7 +7,8 @@ import compose_spec
 import pytest
 import yaml
 
-from manifests import DEPLOY, interpolate
+from harness import WEIGHTD
+from manifests import DEPLOY, assert_options, interpolate
 
 TEXT = (DEPLOY / "compose.yaml").read_text()
 
@@ -30,6 +31,7 @@ def test_valid():
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert [(v["target"], v["read_only"]) for v in service["volumes"]] == [("/models", True)]
         environment = service["environment"]
+        assert_options(WEIGHTD, ["serve"], environment)
         for option, secret in (("TLS_CERT", "tls.crt"), ("TLS_KEY", "tls.key"), ("TOKEN_FILE", "tokens")):
             assert secret in service["secrets"] and environment[f"WEIGHTD_{option}"] == f"/run/secrets/{secret}"
         minutes, rest = re.fullmatch(r"(\d+)m(\d+)s", service["stop_grace_period"]).groups()

@@ -8,7 +8,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from manifests import KUBERNETES, kustomize, one, overlay, validate
+from harness import WEIGHTCTL, WEIGHTD
+from manifests import KUBERNETES, assert_options, kustomize, offered, one, overlay, validate
 
 OVERLAYS = sorted(f"overlays/{p.name}" for p in (KUBERNETES / "overlays").iterdir())
 COMPONENTS = sorted(p.name for p in (KUBERNETES / "components").iterdir())
@@ -175,3 +176,18 @@ def test_models():
 def test_base_alone_renders():
     for item in kustomize(KUBERNETES / "base"):
         validate(item)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_options_are_the_programs(name):
+    """Every WEIGHTD_ variable of the manifests is the twin of an option that weightd has."""
+    assert_options(WEIGHTD, ["serve"], options(overlay(name, "mutual-tls")))
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_options_of_jobs(name):
+    spec = one(overlay(name), "Job")["spec"]["template"]["spec"]["containers"][0]
+    assert_options(WEIGHTCTL, ["fetch"], {e["name"]: "" for e in spec["env"]})
+    for argument in spec["args"]:
+        if argument.startswith("--"):
+            assert argument.split("=")[0] in offered(WEIGHTCTL, ("fetch",)), argument
