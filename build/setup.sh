@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing and is quick where nothing is: Debian 12's packages and, for tests, the pinned Python
-# packages in .venv. Called by ./run and ./test; on its own: build/setup.sh run|test|full
+# packages in .venv. Called by ./run and ./test; on its own: build/setup.sh run|test|full|deploy
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-test}
-case $what in run | test | full) ;; *)
-  echo "usage: build/setup.sh run|test|full" >&2
+case $what in run | test | full | deploy) ;; *)
+  echo "usage: build/setup.sh run|test|full|deploy" >&2
   exit 2
   ;;
 esac
@@ -19,6 +19,8 @@ packages=(gcc g++ bazel-bootstrap bazel-rules-java bazel-rules-proto libgrpc-dev
 # Testing.
 [ "$what" = run ] || packages+=(libcmocka-dev clang-format clang-tidy python3-venv libnss-wrapper openssl)
 [ "$what" != full ] || packages+=(valgrind)
+# Building and running the image without a registry (deploy/test).
+[ "$what" != deploy ] || packages+=(podman buildah runc debootstrap)
 
 say() { echo "setup: $*" >&2; }
 

@@ -36,7 +36,7 @@
 #define TILE_OUT ((uint64_t)4 << 20)
 #define TIMED 8  // one tile of so many is timed on the device, for all of them
 #define MAX_DEVICES 16
-#define MAX_PIECES 1024                 // of a tile: what one launch takes
+#define MAX_PIECES 1024  // of a tile: what one launch takes
 #define FACTORS_BYTES (MAX_PIECES * sizeof(float))
 #define GAP_BYTES ((uint64_t)32 << 10)  // between two runs: read through it rather than read twice
 
