@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/command.h"
 #include "client/layout.h"
@@ -391,7 +392,9 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
       .connections = wd_connections(&o->common, o->connections),
   };
   job.connection.ahead_bytes = ahead;
-  job.connection.ahead_messages = ahead ? 0 : AHEAD_MESSAGES;
+  // Worth a second thread a connection only where there are cores for them.
+  bool spare_cores = sysconf(_SC_NPROCESSORS_ONLN) > 2 * (long)(job.connections * replicas->n);
+  job.connection.ahead_messages = ahead || !spare_cores ? 0 : AHEAD_MESSAGES;
   outcome.fetched = wd_spans_bytes(&missing);
   wd_progress_start(&progress, "fetching", outcome.fetched, mode);
   status = wd_stream_run(&job, &missing, &outcome.counts, &err);

@@ -599,6 +599,7 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   cuda->base.memory.release = pinned_release;
   cuda->base.memory.self = cuda;
   cuda->base.stats_elements = (uint64_t)8 << 20;
+  cuda->base.here_elements = host->automatic ? WD_CUDA_MIN_ELEMENTS : 0;
   cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * cuda->tile_in;
   if (!cuda->lanes) {
     status = fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");

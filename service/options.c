@@ -46,7 +46,7 @@ static const struct argp_option option_table[] = {
     {"memory-budget", KEY_MEMORY_BUDGET, "SIZE", 0, "All buffers of all streams; default 256MiB", 0},
     {"metadata-budget", KEY_METADATA_BUDGET, "SIZE", 0, "Parsed headers of open models; default 256MiB", 0},
     {"threads", KEY_THREADS, "N", 0, "Decoding threads; default: one a core", 0},
-    {"queues", KEY_QUEUES, "N", 0, "gRPC completion queues, a thread each; default: one for every 2 cores, up to 8", 0},
+    {"queues", KEY_QUEUES, "N", 0, "gRPC queues, a thread each; default: one for every 2 cores, up to 16", 0},
     {"simd", KEY_SIMD, "PATH", 0, "Decode path of the CPU: portable, avx2, avx512; default: the best it has", 0},
     {"read", KEY_READ, "HOW", 0,
      "What the page cache lacks: auto (default) around it, buffered through it; direct: all around it", 0},
@@ -245,11 +245,12 @@ void wd_options_parse(int argc, char **argv, struct wd_options *options) {
       .grace_ms = 30000,
       .engine = {.device = "auto", .memory_budget = (uint64_t)256 << 20},
       .server = {.listen = WD_DEFAULT_LISTEN,
-                 .queues = (uint32_t)wd_min_u64(wd_max_u64((uint64_t)cores / 2, 1), 8),
+                 .queues = (uint32_t)wd_min_u64(wd_max_u64((uint64_t)cores / 2, 1), 16),
                  .max_streams = 256,
                  .stall_timeout_ms = 30000,
                  .gpu_memory_budget = (uint64_t)8 << 30,
                  .metadata_budget = (uint64_t)256 << 20},
   };
   wd_cli_parse(&argp, "WEIGHTD_", argc, argv, options);
+  options->engine.readers = options->server.queues;
 }

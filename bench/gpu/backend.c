@@ -112,7 +112,7 @@ static struct wd_backend *open_backend(const char *device, uint32_t threads) {
   struct wd_backend *backend;
   struct wd_error err;
   char note[512];
-  if (wd_backend_open(device, threads, NULL, &backend, note, sizeof note, &err)) {
+  if (wd_backend_open(device, threads, 0, NULL, &backend, note, sizeof note, &err)) {
     fprintf(stderr, "backend: %s\n", err.message);
     exit(WD_EXIT_FAILED);
   }

@@ -123,6 +123,8 @@ struct wd_backend {
   struct wd_memory memory;
   // Elements of a job of statistics that it does best.
   uint64_t stats_elements;
+  // Jobs of fewer elements than this, and for host memory, are done by the thread that starts them.
+  uint64_t here_elements;
   // Bytes it holds for itself, for each worker, out of the memory budget.
   uint64_t worker_bytes;
 };
@@ -134,10 +136,11 @@ bool wd_describe_cpu(struct wd_device *device);
 enum wd_status wd_cpu_backend_create(uint32_t workers, const char *simd, struct wd_backend **backend,
                                      struct wd_error *err);
 
-// The backend that `device` asks for: "cpu"; "cuda" or "cuda:N" (an error where it cannot be had, with cause and
-// remedy); "auto" (CUDA where it can be had, otherwise the CPU, with the reason in note). note is WD_DEVICE_TEXT bytes
-// or more.
-enum wd_status wd_backend_open(const char *device, uint32_t workers, const char *simd, struct wd_backend **backend,
-                               char *note, size_t note_size, struct wd_error *err);
+// The backend for `workers` threads and `readers` more that start nothing but jobs of less than here_elements, as
+// workers number workers to workers + readers - 1. It is the one that `device` asks for: "cpu"; "cuda" or "cuda:N" (an
+// error where it cannot be had, with cause and remedy); "auto" (CUDA where it can be had, otherwise the CPU, with the
+// reason in note). note is WD_DEVICE_TEXT bytes or more.
+enum wd_status wd_backend_open(const char *device, uint32_t workers, uint32_t readers, const char *simd,
+                               struct wd_backend **backend, char *note, size_t note_size, struct wd_error *err);
 
 #endif

@@ -75,8 +75,8 @@ static void warn(const char *message) {
   fprintf(stderr, "weightd: %s\n", message);
 }
 
-enum wd_status wd_backend_open(const char *device, uint32_t workers, const char *simd, struct wd_backend **backend,
-                               char *note, size_t note_size, struct wd_error *err) {
+enum wd_status wd_backend_open(const char *device, uint32_t workers, uint32_t readers, const char *simd,
+                               struct wd_backend **backend, char *note, size_t note_size, struct wd_error *err) {
   uint64_t number = 0;
   int asked = -1;
   bool cuda = strcmp(device, "cuda") == 0;
@@ -90,7 +90,7 @@ enum wd_status wd_backend_open(const char *device, uint32_t workers, const char 
   }
   snprintf(note, note_size, "--device %s", device);
   struct wd_backend *cpu;
-  enum wd_status status = wd_cpu_backend_create(workers, simd, &cpu, err);
+  enum wd_status status = wd_cpu_backend_create(workers + readers, simd, &cpu, err);
   if (status) {
     return status;
   }

@@ -9,6 +9,9 @@
 #include "service/base/text.h"
 #include "service/engine/engine_private.h"
 
+// Fewer cores than these are best left to the workers.
+#define LEAST_FOR_READERS 8
+
 // A budget that leaves less than this serves nobody.
 #define LEAST_FOR_STREAMS ((uint64_t)2 << 20)
 
@@ -88,13 +91,14 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
   pthread_mutexattr_destroy(&attributes);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   e->n_threads = options->threads ? options->threads : (uint32_t)(cores > 0 ? cores : 1);
+  uint32_t readers = e->n_threads >= LEAST_FOR_READERS ? options->readers : 0;
   enum wd_status status =
-      wd_backend_open(options->device, e->n_threads, options->simd, &e->backend, e->note, sizeof e->note, err);
+      wd_backend_open(options->device, e->n_threads, readers, options->simd, &e->backend, e->note, sizeof e->note, err);
   if (!status) {
     status = wd_pool_create(options->memory_budget, &e->backend->memory, &e->pool, err);
   }
   if (!status) {
-    uint64_t own = e->n_threads * e->backend->worker_bytes;
+    uint64_t own = (e->n_threads + readers) * e->backend->worker_bytes;
     uint64_t least = own + LEAST_FOR_STREAMS;
     if (options->memory_budget < least) {
       status = wd_fail(
@@ -108,6 +112,12 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
   }
   e->read = options->read;
   status = status ? status : wd_io_open(options->io ? options->io : "auto", &e->io, e->io_note, err);
+  if (!status && readers && e->backend->here_elements) {
+    e->spare = calloc(readers, sizeof *e->spare);
+    for (uint32_t i = 0; e->spare && i < readers; i++) {
+      e->spare[e->n_spare++] = e->n_threads + i;
+    }
+  }
   status = status ? status : start_workers(e, err);
   if (status) {
     wd_engine_destroy(e);
@@ -132,6 +142,7 @@ void wd_engine_destroy(struct wd_engine *engine) {
     pthread_cond_destroy(&engine->workers[i].wake);
   }
   free(engine->workers);
+  free(engine->spare);
   wd_io_close(engine->io);  // its reads are into buffers of the pool
   wd_pool_destroy(engine->pool);
   if (engine->backend) {

@@ -23,6 +23,7 @@ struct wd_engine_options {
   const char *device;      // see wd_backend_open
   const char *simd;        // or NULL
   uint32_t threads;        // workers; 0: one a core
+  uint32_t readers;        // threads that take chunks, of which each may decode too
   uint64_t memory_budget;  // bytes of all buffers of all streams
   enum wd_read read;
   const char *io;  // see wd_io_open; NULL: auto
@@ -86,6 +87,9 @@ struct wd_stream_options {
   // must live until `closed` is called.
   uint8_t *device_memory;
   uint32_t device;
+  // The chunks are for somebody on this host, whose threads take as many cores as decoding does: where streams are
+  // many, wd_stream_take may decode instead of waiting.
+  bool reader_decodes;
   wd_stream_ready_fn *ready;
   wd_stream_ready_fn *closed;  // the stream is gone and ready is not called any more
   void *context;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Threads and buffers of the engine.
 //
-// One mutex guards the ring of streams and every stream's slots. Workers look for a stream that has a chunk to start,
-// and sleep where there is none:
+// One mutex guards the ring of streams and every stream's slots. Workers look for a stream that has a chunk to start
+// (schedule.c), and sleep where there is none:
 //
 //   worker:  lock ─► next stream of the ring that may start a chunk ─► take a buffer ─► cut the chunk ─► unlock
 //            ─► backend->start(job) … job->done on whatever thread ─► lock ─► slot done ─► unlock ─► ready()
@@ -12,9 +12,6 @@
 // one until the reader releases it, so that a reader that stops reading stops its stream and nothing else. The buffer
 // that the stream reserved (see pool.h) goes to whichever chunk finds it unused. `running` are those of them that a
 // worker fills, `ready` those that wait to be taken.
-//
-// Whoever makes chunks startable wakes one worker, and a worker that starts one wakes the next where that is not
-// enough: the thread that sends must not pay for waking many, nor for waking one with every chunk.
 //
 // What the next chunks are made of is read ahead where that is the faster way (ahead.c): workers start such reads
 // before they look for a chunk, and a chunk is started when its bytes are there.
@@ -27,139 +24,6 @@
 #include "service/base/clock.h"
 #include "service/engine/engine_private.h"
 #include "service/gguf/access.h"
-
-// What all streams together may have decoded and not yet sent: enough that a sender never waits for a decoder, and
-// little enough that what it sends is still in a cache. Each has a few chunks at least, however large, and not very
-// many, however small.
-#define AHEAD_BYTES ((uint64_t)16 << 20)
-#define LEAST_AHEAD 4
-#define MOST_AHEAD 16
-// Stored bytes that may be read ahead for one stream, or half its share of the pool, if that is less.
-#define READ_AHEAD_BYTES ((uint64_t)32 << 20)
-
-struct wd_slot {
-  struct wd_chunk chunk;  // first: a chunk is its slot
-  struct wd_job job;
-  struct wd_unit unit;
-  struct wd_stream *stream;
-  struct wd_buffer *buffer;
-  struct wd_claim claim;  // what was read ahead for it
-  struct wd_slot *next;
-  bool begins;  // its stream's first
-  bool done;
-  uint64_t done_ns;
-};
-
-struct wd_stream {
-  struct wd_engine *engine;
-  struct wd_model *model;
-  struct wd_plan *plan;
-  struct wd_stream_options options;
-  size_t buffer_bytes;
-  uint64_t references;
-  uint64_t opened_ns;
-  bool begun;  // a worker has its first chunk
-  // What is cut next: byte (or element) `at` of unit number `unit`; cutting is over when unit == units.
-  uint64_t unit;
-  uint64_t units;
-  uint64_t at;
-  uint64_t device_offset;  // of the current unit
-  bool unit_started;
-  struct wd_unit current;
-  struct wd_ahead ahead;
-  struct wd_slot *oldest;  // cut and not yet taken, oldest first
-  struct wd_slot *newest;
-  uint64_t in_flight;
-  uint64_t running;
-  uint64_t ready;
-  bool reserved_in_use;
-  bool cancelled;
-  enum wd_status failed;  // the first failure in order: nothing is cut after it
-  struct wd_error error;
-  struct wd_stream *next;  // in the ring
-  struct wd_stream *previous;
-};
-
-// ---- The ring. Call with the lock held.
-
-static void ring_add(struct wd_engine *engine, struct wd_stream *stream) {
-  if (engine->ring) {
-    stream->next = engine->ring;
-    stream->previous = engine->ring->previous;
-    stream->previous->next = stream;
-    stream->next->previous = stream;
-  } else {
-    stream->next = stream->previous = stream;
-    engine->ring = stream;
-  }
-  engine->n_streams++;
-}
-
-static void ring_remove(struct wd_engine *engine, struct wd_stream *stream) {
-  stream->next->previous = stream->previous;
-  stream->previous->next = stream->next;
-  if (engine->ring == stream) {
-    engine->ring = stream->next == stream ? NULL : stream->next;
-  }
-  engine->n_streams--;
-}
-
-// ---- Cutting chunks
-
-// Call with the lock held, like cut_chunk. A unit without bytes yields one empty chunk.
-static bool has_chunk(const struct wd_stream *stream) {
-  return !stream->cancelled && !stream->failed && stream->unit < stream->units;
-}
-
-// What cut_chunk will cut, in elements of the unit's view.
-struct cut {
-  uint64_t begin;  // of the unit, like `end` and `most` in the chunk's own measure: bytes, or elements of statistics
-  uint64_t end;
-  uint64_t size;
-  struct wd_place from;
-  struct wd_place to;
-};
-
-static void find_cut(struct wd_stream *stream, struct cut *cut) {
-  if (!stream->unit_started) {
-    wd_plan_unit(stream->plan, stream->unit, &stream->current);
-    stream->at = stream->options.stats ? 0 : stream->current.begin;
-    stream->unit_started = true;
-  }
-  const struct wd_unit *unit = &stream->current;
-  uint64_t most = stream->engine->backend->stats_elements;
-  uint64_t grain_bytes = 1;
-  uint64_t grain_elements = 1;
-  if (!stream->options.stats) {
-    grain_bytes = unit->grain_bytes;
-    grain_elements = unit->output == WD_OUT_STORED ? unit->tensor->type->block_elements : 1;
-    most = wd_max_u64(stream->options.chunk_bytes / unit->grain_bytes, 1) * unit->grain_bytes;
-  }
-  cut->begin = stream->options.stats ? 0 : unit->begin;
-  cut->end = stream->options.stats ? unit->tensor->elements : unit->end;
-  cut->size = wd_min_u64(most, cut->end - stream->at);
-  cut->from = (struct wd_place){stream->unit, stream->at / grain_bytes * grain_elements};
-  cut->to = (struct wd_place){stream->unit, (stream->at + cut->size) / grain_bytes * grain_elements};
-}
-
-static void cut_chunk(struct wd_stream *stream, const struct cut *cut, struct wd_slot *slot) {
-  slot->unit = stream->current;
-  slot->chunk.unit = &slot->unit;
-  slot->chunk.offset = stream->at;
-  slot->chunk.size = cut->size;
-  slot->chunk.device_offset = stream->device_offset;
-  slot->chunk.first = stream->at == cut->begin;
-  slot->job.begin = cut->from.element;
-  slot->job.count = cut->to.element - cut->from.element;
-  wd_ahead_claim(&stream->ahead, cut->from, cut->to, &slot->claim);
-  stream->at += slot->chunk.size;
-  slot->chunk.last = stream->at == cut->end;
-  if (slot->chunk.last) {
-    stream->unit++;
-    stream->unit_started = false;
-    stream->device_offset += (cut->end + WD_DEVICE_ALIGNMENT - 1) / WD_DEVICE_ALIGNMENT * WD_DEVICE_ALIGNMENT;
-  }
-}
 
 // ---- Jobs
 
@@ -336,20 +200,6 @@ static void job_done(struct wd_job *job) {
   }
 }
 
-struct wd_extent *wd_next_extent(struct wd_engine *engine) {
-  uint64_t share = wd_pool_fair_share(engine->pool, 1, engine->n_streams) * wd_pool_buffer_size(1);
-  struct wd_stream *stream = engine->ring;
-  for (uint64_t i = 0; i < engine->n_streams; i++, stream = stream->next) {
-    struct wd_extent *extent =
-        has_chunk(stream) ? wd_ahead_plan(&stream->ahead, wd_min_u64(share / 2, READ_AHEAD_BYTES)) : NULL;
-    if (extent) {
-      stream->references++;
-      return extent;
-    }
-  }
-  return NULL;
-}
-
 void wd_stream_drop_read(struct wd_stream *stream) {
   struct wd_engine *engine = stream->engine;
   pthread_mutex_lock(&engine->lock);
@@ -358,88 +208,6 @@ void wd_stream_drop_read(struct wd_stream *stream) {
   if (gone) {
     free_stream(stream);
   }
-}
-
-static uint64_t most_ahead(const struct wd_stream *stream) {
-  uint64_t fits = AHEAD_BYTES / stream->engine->n_streams / stream->buffer_bytes;
-  return wd_max_u64(LEAST_AHEAD, wd_min_u64(fits, MOST_AHEAD));
-}
-
-// Whether the stream may have another chunk on the way; *cut is what it would be.
-static bool may_start(struct wd_stream *stream, struct cut *cut) {
-  struct wd_engine *engine = stream->engine;
-  if (!has_chunk(stream)) {
-    return false;
-  }
-  find_cut(stream, cut);
-  if (wd_ahead_waits(&stream->ahead, cut->from, cut->to)) {
-    return false;
-  }
-  if (!stream->reserved_in_use) {
-    return true;
-  }
-  uint64_t share = wd_pool_fair_share(engine->pool, stream->buffer_bytes, engine->n_streams);
-  share -= wd_min_u64(stream->ahead.held / stream->buffer_bytes, share);
-  return stream->in_flight < share && stream->in_flight - stream->running < most_ahead(stream);
-}
-
-// Whether a worker should be woken for it: once for several chunks, and for more workers than one only while the reader
-// is about to wait.
-static bool wants_worker(struct wd_stream *stream) {
-  struct cut cut;
-  return (stream->ready <= 1 || stream->in_flight <= most_ahead(stream) / 2) && may_start(stream, &cut);
-}
-
-void wd_wake_worker(struct wd_engine *engine) {
-  struct wd_stream *stream = engine->ring;
-  struct wd_worker *worker = engine->idle;
-  for (uint64_t i = 0; worker && i < engine->n_streams; i++, stream = stream->next) {
-    if (wants_worker(stream)) {
-      engine->idle = worker->next;
-      worker->idle = false;
-      pthread_cond_signal(&worker->wake);
-      return;
-    }
-  }
-}
-
-struct wd_slot *wd_next_slot(struct wd_engine *engine) {
-  for (uint64_t i = 0; i < engine->n_streams; i++) {
-    struct wd_stream *stream = engine->ring;
-    struct cut cut;
-    bool reserved = !stream->reserved_in_use;
-    engine->ring = stream->next;
-    if (!may_start(stream, &cut)) {
-      continue;
-    }
-    struct wd_buffer *buffer = wd_pool_take(engine->pool, stream->buffer_bytes, reserved);
-    if (!buffer) {
-      continue;
-    }
-    struct wd_slot *slot = calloc(1, sizeof *slot);
-    if (!slot) {
-      wd_pool_return(engine->pool, buffer);
-      continue;
-    }
-    slot->stream = stream;
-    slot->buffer = buffer;
-    slot->begins = !stream->begun;
-    stream->begun = true;
-    stream->reserved_in_use |= reserved;
-    stream->references++;
-    stream->in_flight++;
-    stream->running++;
-    cut_chunk(stream, &cut, slot);
-    if (stream->newest) {
-      stream->newest->next = slot;
-    } else {
-      stream->oldest = slot;
-    }
-    stream->newest = slot;
-    wd_wake_worker(engine);
-    return slot;
-  }
-  return NULL;
 }
 
 void wd_run_slot(struct wd_slot *slot, uint32_t worker) {
@@ -481,35 +249,48 @@ enum wd_status wd_stream_open(struct wd_engine *engine, struct wd_model *model, 
   s->opened_ns = wd_now_ns();
   *stream = s;
   pthread_mutex_lock(&engine->lock);
-  ring_add(engine, s);
+  wd_ring_add(engine, s);
   wd_wake_worker(engine);
   pthread_mutex_unlock(&engine->lock);
   return WD_OK;
 }
 
+// What there is to take, with the lock held; *slot is the chunk's, or the one that failed.
+static enum wd_take look(struct wd_stream *stream, struct wd_slot **slot) {
+  *slot = NULL;
+  if (stream->failed) {
+    return WD_TAKE_FAILED;
+  }
+  if (stream->cancelled) {
+    stream->failed = wd_fail(&stream->error, WD_CANCELLED, "the stream was cancelled");
+    return WD_TAKE_FAILED;
+  }
+  if (!stream->oldest) {
+    return stream->unit == stream->units ? WD_TAKE_END : WD_TAKE_WAIT;
+  }
+  if (!stream->oldest->done) {
+    return WD_TAKE_WAIT;
+  }
+  *slot = stream->oldest;
+  stream->oldest = (*slot)->next;
+  stream->newest = stream->oldest ? stream->newest : NULL;
+  stream->ready--;
+  if ((*slot)->job.status) {
+    stream->failed = (*slot)->job.status;
+    stream->error = (*slot)->job.error;
+    return WD_TAKE_FAILED;
+  }
+  return WD_TAKE_CHUNK;
+}
+
 enum wd_take wd_stream_take(struct wd_stream *stream, struct wd_chunk **chunk, struct wd_error *err) {
   struct wd_engine *engine = stream->engine;
-  enum wd_take result = WD_TAKE_WAIT;
-  struct wd_slot *slot = NULL;
+  struct wd_slot *slot;
   pthread_mutex_lock(&engine->lock);
-  if (stream->failed) {
-    result = WD_TAKE_FAILED;
-  } else if (stream->cancelled) {
-    stream->failed = wd_fail(&stream->error, WD_CANCELLED, "the stream was cancelled");
-    result = WD_TAKE_FAILED;
-  } else if (stream->oldest && stream->oldest->done) {
-    slot = stream->oldest;
-    stream->oldest = slot->next;
-    stream->newest = stream->oldest ? stream->newest : NULL;
-    stream->ready--;
-    result = WD_TAKE_CHUNK;
-    if (slot->job.status) {
-      stream->failed = slot->job.status;
-      stream->error = slot->job.error;
-      result = WD_TAKE_FAILED;
-    }
-  } else if (!stream->oldest && stream->unit == stream->units) {
-    result = WD_TAKE_END;
+  stream->reader_waits = false;
+  enum wd_take result = look(stream, &slot);
+  if (result == WD_TAKE_WAIT && wd_decode_here(stream)) {
+    result = look(stream, &slot);
   }
   if (result == WD_TAKE_FAILED) {
     *err = stream->error;
@@ -571,7 +352,7 @@ void wd_stream_close(struct wd_stream *stream) {
   struct wd_engine *engine = stream->engine;
   pthread_mutex_lock(&engine->lock);
   struct wd_slot *finished = cancel_locked(stream);
-  ring_remove(engine, stream);
+  wd_ring_remove(engine, stream);
   pthread_mutex_unlock(&engine->lock);
   free_slots(finished);
   pthread_mutex_lock(&engine->lock);

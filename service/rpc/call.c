@@ -122,11 +122,22 @@ void wd_call_set_model(struct wd_call *call, const char *model) {
   pthread_mutex_unlock(&call->lock);
 }
 
-bool wd_call_is_local(struct wd_call *call) {
+static bool peer_begins(struct wd_call *call, const char *const *beginnings) {
   char *peer = grpc_call_get_peer(call->grpc);
-  bool local = peer && strncmp(peer, "unix:", 5) == 0;
+  bool does = false;
+  for (size_t i = 0; peer && beginnings[i]; i++) {
+    does |= strncmp(peer, beginnings[i], strlen(beginnings[i])) == 0;
+  }
   gpr_free(peer);
-  return local;
+  return does;
+}
+
+bool wd_call_is_local(struct wd_call *call) {
+  return peer_begins(call, (const char *const[]){"unix:", NULL});
+}
+
+bool wd_call_is_from_here(struct wd_call *call) {
+  return peer_begins(call, (const char *const[]){"unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", NULL});
 }
 
 void wd_call_progress(struct wd_call *call, uint64_t payload) {

@@ -82,6 +82,9 @@ const volatile bool *wd_call_cancelled_flag(const struct wd_call *call);
 // Whether the caller came over a unix socket. From within start or next.
 bool wd_call_is_local(struct wd_call *call);
 
+// Whether the caller is a process of this host: over a unix socket or loopback. From within start or next.
+bool wd_call_is_from_here(struct wd_call *call);
+
 // Names the model in the log line of this call; copied.
 void wd_call_set_model(struct wd_call *call, const char *model);
 

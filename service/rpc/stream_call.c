@@ -30,6 +30,7 @@ void wd_stream_call_start(struct wd_call *call, enum wd_status (*open)(struct wd
   struct wd_stream_call *state = wd_call_state(call);
   pthread_mutex_init(&state->lock, NULL);
   state->open = open;
+  state->from_here = wd_call_is_from_here(call);
   wd_call_submit(call, run_open);
 }
 

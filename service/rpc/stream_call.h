@@ -11,6 +11,7 @@ struct wd_stream_call {
   enum wd_status (*open)(struct wd_call *call, struct wd_error *err);
   struct wd_model *model;
   struct wd_plan *plan;  // until the stream has it
+  bool from_here;        // see wd_call_is_from_here
   // Guarded by `lock`: the task that opens the stream and the end of the call may come in either order.
   pthread_mutex_t lock;
   struct wd_stream *stream;

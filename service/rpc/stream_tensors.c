@@ -46,7 +46,8 @@ static enum wd_status open_stream(struct wd_call *call, struct wd_error *err) {
   }
   status = status ? status : wd_stream_call_plan(call, request->model, request->if_revision, &plan, err);
   wd_plan_request_free(&plan);
-  struct wd_stream_options options = {.chunk_bytes = fit_message(chunk_bytes)};
+  const struct wd_stream_call *stream = wd_call_state(call);
+  struct wd_stream_options options = {.chunk_bytes = fit_message(chunk_bytes), .reader_decodes = stream->from_here};
   return status ? status : wd_stream_call_open(call, &options, err);
 }
 
