@@ -169,6 +169,9 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
   setenv("GRPC_VERBOSITY", "NONE", 0);
   // Each connection's thread polls its own socket, instead of all of them taking turns at one epoll set.
   setenv("GRPC_POLL_STRATEGY", "poll", 0);
+  // A frame is received as a whole, into slices of 64 KiB, rather than as soon as any of it is there: a tenth less work
+  // for both sides. (Experiments of gRPC 1.51; others pass over names that they do not know.)
+  setenv("GRPC_EXPERIMENTS", "tcp_read_chunks,tcp_frame_size_tuning,tcp_rcv_lowat", 0);
   grpc_init();
   grpc_channel_credentials *credentials;
   enum wd_status status = wd_credentials_create(credentials_config, &credentials, err);
