@@ -87,7 +87,7 @@ static const struct argp_option argp_options[] = {
     {.name = "connections",
      .key = OPT_CONNECTIONS,
      .arg = "N",
-     .doc = "fetch over so many connections to each server (default 1; over TLS one for every 4 cores, 4 at most)"},
+     .doc = "fetch over so many connections to each server (default: one for every 4 cores, 4 at most)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "no progress and no summary"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
     {0}};
@@ -389,7 +389,7 @@ static int fetch(const struct options *o, struct wd_replicas *replicas, const st
                  .progress = &progress},
       .connection = wd_common_config(&o->common),
       .replicas = replicas,
-      .connections = wd_connections(&o->common, o->connections),
+      .connections = wd_connections(o->connections),
   };
   job.connection.ahead_bytes = ahead;
   // Worth a second thread a connection only where there are cores for them.

@@ -31,7 +31,7 @@ static const struct argp_option argp_options[] = {
     {.name = "connections",
      .key = OPT_CONNECTIONS,
      .arg = "N",
-     .doc = "stream over so many connections at once (default 1; over TLS one for every 4 cores, 4 at most)"},
+     .doc = "stream over so many connections at once (default: one for every 4 cores, 4 at most)"},
     {.name = "quiet", .key = OPT_QUIET, .doc = "print nothing; the exit status tells"},
     {.name = "progress", .key = OPT_PROGRESS, .arg = "WHEN", .doc = "auto (on a terminal), always or never"},
     {0}};
@@ -408,7 +408,7 @@ static enum wd_status stream(struct verification *v, struct wd_replicas *replica
                  .progress = &progress},
       .connection = wd_common_config(&v->o->common),
       .replicas = replicas,
-      .connections = wd_connections(&v->o->common, v->o->connections),
+      .connections = wd_connections(v->o->connections),
   };
   if (!wd_spans_whole(&v->plan, &spans)) {
     wd_spans_free(&spans);

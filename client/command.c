@@ -129,12 +129,9 @@ struct wd_connection_config wd_common_config(const struct wd_common *common) {
   return (struct wd_connection_config){.silence_ms = common->timeout_ms, .credentials = common->credentials};
 }
 
-unsigned wd_connections(const struct wd_common *common, uint64_t wanted) {
+unsigned wd_connections(uint64_t wanted) {
   long n = sysconf(_SC_NPROCESSORS_ONLN) / 4;
-  if (wanted || !wd_credentials_use_tls(&common->credentials)) {
-    return wanted ? (unsigned)wanted : 1;
-  }
-  return n < 1 ? 1 : n > 4 ? 4 : (unsigned)n;
+  return wanted ? (unsigned)wanted : n < 1 ? 1 : n > 4 ? 4 : (unsigned)n;
 }
 
 // Whether a connection can be opened, which does not wait: it shows whether address and credentials are usable.

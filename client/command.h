@@ -71,9 +71,9 @@ void wd_strings_add(struct wd_strings *strings, char *value, const struct argp_s
 // What the options say of every connection, but for its address.
 struct wd_connection_config wd_common_config(const struct wd_common *common);
 
-// How many connections carry a transfer from a server: `wanted`, or where it is 0 one; but over TLS, where each keeps a
-// core busy at both ends, one for every 4 cores, 4 at most.
-unsigned wd_connections(const struct wd_common *common, uint64_t wanted);
+// How many connections carry a transfer from a server: `wanted`, or where it is 0, one for every 4 cores, 4 at most:
+// each keeps a core busy at both ends, and more of them than that take the cores from one another.
+unsigned wd_connections(uint64_t wanted);
 
 // The servers that the options name, each with an address and credentials that can be used. On failure it has been said
 // on stderr, and the exit status is returned.

@@ -99,19 +99,29 @@ static void on_closed(void *context) {
   pthread_mutex_unlock(&r->lock);
 }
 
-static void reader_open(struct reader *r, struct stream_fixture *f, struct wd_model *model,
-                        const struct wd_plan_request *request, uint64_t chunk_bytes, bool stats) {
+static void reader_open_as(struct reader *r, struct stream_fixture *f, struct wd_model *model,
+                           const struct wd_plan_request *request, uint64_t chunk_bytes, bool stats,
+                           bool reader_decodes) {
   struct wd_plan *plan;
   struct wd_error err;
   *r = (struct reader){PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false, NULL};
   if (wd_plan_create(model, request, NULL, &plan, &err)) {
     fail_msg("%s", err.message);
   }
-  struct wd_stream_options options = {
-      .chunk_bytes = chunk_bytes, .stats = stats, .ready = on_ready, .closed = on_closed, .context = r};
+  struct wd_stream_options options = {.reader_decodes = reader_decodes,
+                                      .chunk_bytes = chunk_bytes,
+                                      .stats = stats,
+                                      .ready = on_ready,
+                                      .closed = on_closed,
+                                      .context = r};
   if (wd_stream_open(f->engine, model, plan, &options, &r->stream, &err)) {
     fail_msg("%s", err.message);
   }
+}
+
+static void reader_open(struct reader *r, struct stream_fixture *f, struct wd_model *model,
+                        const struct wd_plan_request *request, uint64_t chunk_bytes, bool stats) {
+  reader_open_as(r, f, model, request, chunk_bytes, stats, false);
 }
 
 static enum wd_take reader_take(struct reader *r, struct wd_chunk **chunk, struct wd_error *err) {
@@ -362,12 +372,60 @@ static void a_full_pool_admits_nobody(void **state) {
   assert_all_back(f);
 }
 
+// Many streams whose readers are on this host: each reader finds its chunks by decoding them, and the workers, of which
+// none is told, stay out of it unless a disk is waited for.
+static void readers_decode_where_streams_are_many(void **state) {
+  struct stream_fixture *f = *state;
+  struct stream_fixture own = *f;
+  struct reader readers[4];
+  uint8_t *out[4];
+  size_t sizes[4] = {0};
+  struct wd_error err;
+  struct wd_engine_options options = {.device = "cpu",
+                                      .threads = 8,
+                                      .readers = 4,
+                                      .memory_budget = (uint64_t)16 << 20,
+                                      .read = way->read,
+                                      .io = way->io};
+  assert_int_equal(wd_engine_create(&options, &own.engine, &err), WD_OK);
+  for (int i = 0; i < 4; i++) {
+    out[i] = malloc(ELEMENTS * 2);
+    assert_non_null(out[i]);
+    reader_open_as(&readers[i], &own, own.model, &(struct wd_plan_request){0}, 20000, false, true);
+  }
+  for (int left = 4; left;) {
+    for (int i = 0; i < 4; i++) {
+      struct wd_chunk *chunk;
+      enum wd_take take = out[i] ? wd_stream_take(readers[i].stream, &chunk, &err) : WD_TAKE_WAIT;
+      if (take == WD_TAKE_CHUNK) {
+        assert_int_equal(chunk->offset, sizes[i]);
+        memcpy(out[i] + sizes[i], chunk->data, chunk->size);
+        sizes[i] += chunk->size;
+        wd_chunk_release(chunk);
+      } else if (take == WD_TAKE_END) {
+        assert_int_equal(sizes[i], ELEMENTS * 2);
+        assert_memory_equal(out[i], f->expected, ELEMENTS * 2);
+        free(out[i]);
+        out[i] = NULL;
+        left--;
+      } else if (out[i] && way->read == WD_READ_AUTO) {
+        fail_msg("stream %d waits at byte %zu though all is in the page cache", i, sizes[i]);
+      }
+    }
+  }
+  for (int i = 0; i < 4; i++) {
+    reader_close(&readers[i]);
+  }
+  assert_all_back(&own);
+  wd_engine_destroy(own.engine);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_chunk_size_gives_the_same),     cmocka_unit_test(columns_are_cut_within_blocks),
       cmocka_unit_test(statistics_do_not_depend_on_workers), cmocka_unit_test(a_reader_that_stops_stops_alone),
       cmocka_unit_test(closing_early_stops_the_work),        cmocka_unit_test(a_file_that_shrinks_fails_its_stream),
-      cmocka_unit_test(a_full_pool_admits_nobody),
+      cmocka_unit_test(a_full_pool_admits_nobody),           cmocka_unit_test(readers_decode_where_streams_are_many),
   };
   int failed = 0;
   for (way = ways; way < ways + sizeof ways / sizeof *ways; way++) {
