@@ -34,8 +34,8 @@ PROTO = pathlib.Path(__file__).resolve().parents[2] / "proto"  # wherever you ke
 sys.path.append(str(PROTO))
 protos, services = grpc.protos_and_services("weightd/v1/weightd.proto")
 
-# Above all: malloc is to keep the memory of messages. By default glibc gives it back to the kernel after each, and every
-# page of the next one faults. As environment: MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824.
+# malloc is to keep the memory of messages. By default glibc gives it back to the kernel after each, and every page of the
+# next one faults. As environment: MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824.
 if hasattr(ctypes.CDLL(None), "mallopt"):
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 32 << 20)
@@ -52,8 +52,6 @@ def connect(servers, ca=None, token=None, silence=30):
     dns:///NAME:PORT, which stands for all addresses of that name."""
     half = int(silence * 500)  # milliseconds
     options = [("grpc.service_config", ROUND_ROBIN),
-               # Chunks come in few large frames, and more of them before they are asked for.
-               ("grpc.http2.max_frame_size", (16 << 20) - 1), ("grpc.http2.lookahead_bytes", 16 << 20),
                # A replica that hangs or vanished answers no ping: it counts as lost then.
                ("grpc.keepalive_time_ms", half), ("grpc.keepalive_timeout_ms", half), ("grpc.http2.ping_timeout_ms", half),
                ("grpc.http2.max_pings_without_data", 0)]
