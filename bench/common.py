@@ -61,26 +61,44 @@ def cpu_seconds(pid):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def raw_transfer(size):
-    """Sends `size` bytes through a TCP socket on loopback. Returns bytes a second and CPU seconds of both sides."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    child = os.fork()
-    if child == 0:
-        with socket.create_connection(listener.getsockname()) as s:
-            buffer, left = memoryview(bytearray(os.urandom(MIB))), size
-            while left:
-                left -= s.send(buffer[:min(left, MIB)])
-        os._exit(0)
+def _receive(listener, size):
     connection, _ = listener.accept()
-    buffer, got = bytearray(MIB), 0
-    before, begin = time.process_time(), time.monotonic()
-    while got < size:
-        got += connection.recv_into(buffer)
-    seconds, mine = time.monotonic() - begin, time.process_time() - before
-    connection.close()
-    listener.close()
-    _, _, usage = os.wait4(child, 0)
-    return size / seconds, mine + usage.ru_utime + usage.ru_stime
+    buffer = bytearray(MIB)
+    while size > 0:
+        got = connection.recv_into(buffer)
+        if not got:
+            os._exit(1)
+        size -= got
+
+
+def _send(address, size, buffers):
+    memory = [memoryview(bytearray(os.urandom(1 << 16) * 16)) for _ in range(buffers)]
+    with socket.create_connection(address) as s:
+        turn = 0
+        while size > 0:
+            piece = memory[turn % buffers][:min(size, MIB)]
+            size -= len(piece)
+            s.sendall(piece)
+            turn += 1
+
+
+def raw_transfer(size, pairs=1, buffers=1):
+    """Sends `size` bytes through so many TCP sockets on loopback at once, each from so many buffers of 1 MiB in turn, a
+    process at each end. Returns bytes a second and CPU seconds of both sides."""
+    each = size // pairs
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(pairs)]
+    children, begin = [], time.monotonic()
+    for work in [(_receive, l, each) for l in listeners] + [(_send, l.getsockname(), each, buffers) for l in listeners]:
+        pid = os.fork()
+        if pid == 0:
+            work[0](*work[1:])
+            os._exit(0)
+        children.append(pid)
+    usages = [os.wait4(pid, 0)[2] for pid in children]
+    seconds = time.monotonic() - begin
+    for listener in listeners:
+        listener.close()
+    return each * pairs / seconds, sum(u.ru_utime + u.ru_stime for u in usages)
 
 
 class Server:
