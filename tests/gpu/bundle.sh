@@ -27,9 +27,14 @@ install -m 755 bench/gpu/run.sh "$folder/bench.sh"
 install -m 755 "$bin/bench/gpu/stats" "$folder/bench_stats"
 
 # The whole service, with the libraries that a bare machine lacks.
-"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //bench:drain //proto:descriptor_set
+"${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //bench:drain \
+  //bench:decode //bench:stats_rate //proto:descriptor_set
 install -m 755 "$bin/service/weightd" "$bin/client/weightctl" bench/fetch bench/tls bench/growth bench/overlap "$folder"
+install -m 755 bench/read bench/ggml "$folder"
 install -m 755 bench/python "$folder/bench_python"
+install -m 755 bench/stats "$folder/bench_cpu_stats"
+install -m 755 "$bin/bench/decode" "$folder/bench_decode"
+install -m 755 "$bin/bench/stats_rate" "$folder"
 install -m 644 bench/common.py bench/report.py "$folder"
 install -m 755 "$bin/bench/gpu/backend" "$folder/bench_backend"
 install -m 755 "$bin/bench/openssl" "$folder/bench_openssl"
