@@ -19,6 +19,8 @@
 #define AHEAD_BYTES ((uint64_t)16 << 20)
 #define LEAST_AHEAD 4
 #define MOST_AHEAD 16
+// A reader decodes chunks up to this size itself: its thread has other callers, who should not wait for long.
+#define MOST_HERE ((size_t)4 << 20)
 // Stored bytes that may be read ahead for one stream, or half its share of the pool, if that is less.
 #define READ_AHEAD_BYTES ((uint64_t)32 << 20)
 
@@ -152,7 +154,8 @@ static bool may_start(struct wd_stream *stream, struct cut *cut) {
 // Whether the reader decodes its chunks itself.
 static bool reader_decodes(const struct wd_stream *stream) {
   const struct wd_engine *engine = stream->engine;
-  return stream->options.reader_decodes && engine->spare && 2 * engine->n_streams >= engine->n_threads;
+  return stream->options.reader_decodes && stream->buffer_bytes <= MOST_HERE && engine->spare &&
+         2 * engine->n_streams >= engine->n_threads;
 }
 
 // Whether a worker may start a chunk of it.

@@ -2,7 +2,8 @@
 // Threads of the server:
 //
 //   queue threads   one a completion queue: run the tags of calls (rpc/call.c) and take in arriving calls. A connection
-//                   stays with one queue. They never block on a disk.
+//                   stays with one queue. They decode what streams to this host want next where these are many
+//                   (engine/schedule.c), and do not wait for a disk unless no buffer was free to read ahead into.
 //   task threads    open models, list, describe (rpc/tasks.c)
 //   timer thread    four times a second: cuts calls whose reader takes nothing
 //   reload thread   loads certificates and tokens that changed (rpc/access.c)
