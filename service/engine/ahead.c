@@ -24,9 +24,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "service/base/checked.h"
+#include "service/base/clock.h"
 #include "service/engine/engine_private.h"
 #include "service/gguf/access.h"
 
@@ -57,12 +57,6 @@ struct wd_extent {
   uint64_t clock;
   struct wd_extent *next;
 };
-
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static bool before(struct wd_place a, struct wd_place b) {
   return a.unit < b.unit || (a.unit == b.unit && a.element < b.element);
@@ -278,7 +272,7 @@ static void read_done(struct wd_io_request *request) {
   atomic_fetch_add_explicit(&engine->bytes_read, bytes, memory_order_relaxed);
   atomic_fetch_add_explicit(&engine->bytes_read_ahead, bytes, memory_order_relaxed);
   atomic_fetch_add_explicit(&engine->bytes_read_direct, extent->direct ? bytes : 0, memory_order_relaxed);
-  wd_histogram_observe(&engine->times.read_ahead, &wd_work_buckets, now_ns() - extent->clock);
+  wd_histogram_observe(&engine->times.read_ahead, &wd_work_buckets, wd_now_ns() - extent->clock);
   finish(extent, HERE);
 }
 
@@ -332,7 +326,7 @@ void wd_ahead_start(struct wd_extent *extent) {
   extent->state = READING;
   ahead->held += extent->buffer->size;
   pthread_mutex_unlock(&engine->lock);
-  extent->clock = now_ns();
+  extent->clock = wd_now_ns();
   extent->request = (struct wd_io_request){
       .fd = fd,
       .direct = extent->direct,
