@@ -56,8 +56,11 @@ static int setup(void **state) {
   path->decode[WD_Q6_K][WD_OUT_F16](w.data + begin, STORED / 210, 1, f.expected);
   fixture_save(f.base, "m.gguf", &w);
   f.model = fixture_open(f.base, "m.gguf");
-  struct wd_engine_options options = {
-      .device = "cpu", .threads = 3, .memory_budget = (uint64_t)8 << 20, .read = way->read, .io = way->io};
+  struct wd_engine_options options = {.device = "cpu",
+                                      .threads = 3,
+                                      .memory_budget = (uint64_t)8 << 20,
+                                      .read = way->read,
+                                      .io = getenv("WEIGHTD_VALGRIND") ? "threads" : way->io};
   if (wd_engine_create(&options, &f.engine, &err)) {
     fail_msg("%s", err.message);
   }
@@ -380,13 +383,15 @@ static void readers_decode_where_streams_are_many(void **state) {
   struct reader readers[4];
   uint8_t *out[4];
   size_t sizes[4] = {0};
+  // valgrind does not let us ask what is in the page cache: there, all is read ahead.
+  const bool cache_is_known = way->read == WD_READ_AUTO && !getenv("WEIGHTD_VALGRIND");
   struct wd_error err;
   struct wd_engine_options options = {.device = "cpu",
                                       .threads = 8,
                                       .readers = 4,
                                       .memory_budget = (uint64_t)16 << 20,
                                       .read = way->read,
-                                      .io = way->io};
+                                      .io = getenv("WEIGHTD_VALGRIND") ? "threads" : way->io};
   assert_int_equal(wd_engine_create(&options, &own.engine, &err), WD_OK);
   for (int i = 0; i < 4; i++) {
     out[i] = malloc(ELEMENTS * 2);
@@ -408,7 +413,7 @@ static void readers_decode_where_streams_are_many(void **state) {
         free(out[i]);
         out[i] = NULL;
         left--;
-      } else if (out[i] && way->read == WD_READ_AUTO) {
+      } else if (out[i] && cache_is_known) {
         fail_msg("stream %d waits at byte %zu though all is in the page cache", i, sizes[i]);
       }
     }
