@@ -84,8 +84,8 @@ class Server:
         self.args = [program or WEIGHTD, "serve", "--model-root", str(root), "--listen", listen,
                      "--ready-file", str(self.ready), *map(str, flags)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIGHTD_")}
-        if WRAPPER:  # valgrind knows no AVX-512
-            environment["WEIGHTD_SIMD"] = "portable"
+        if WRAPPER:  # valgrind knows no AVX-512, and stops all threads while one waits in io_uring
+            environment.update(WEIGHTD_SIMD="portable", WEIGHTD_IO="threads")
         environment.update(env or {})
         self.log_file = open(self.log_path, "wb")
         self.process = subprocess.Popen(WRAPPER + self.args, stdin=subprocess.DEVNULL, stdout=self.log_file,
