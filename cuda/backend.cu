@@ -30,7 +30,7 @@
 #include "service/engine/factors.h"
 
 // Stored bytes of a tile: what is best for the bus, or less where so many workers would take too much pinned memory.
-#define MAX_TILE_IN ((uint64_t)2 << 20)
+#define MAX_TILE_IN ((uint64_t)4 << 20)
 #define MIN_TILE_IN ((uint64_t)256 << 10)
 #define ALL_TILES_IN ((uint64_t)128 << 20)
 #define TILE_OUT ((uint64_t)4 << 20)
@@ -598,9 +598,10 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   cuda->base.memory.alloc = pinned_alloc;
   cuda->base.memory.release = pinned_release;
   cuda->base.memory.self = cuda;
-  cuda->base.stats_elements = (uint64_t)8 << 20;
+  cuda->base.stats_elements = (uint64_t)32 << 20;
   cuda->base.here_elements = host->automatic ? WD_CUDA_MIN_ELEMENTS : 0;
   cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * cuda->tile_in;
+  cuda->base.reader_bytes = host->cpu->reader_bytes;
   if (!cuda->lanes) {
     status = fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
   }

@@ -121,12 +121,13 @@ struct wd_backend {
   const struct wd_backend_ops *ops;
   // Where output buffers come from.
   struct wd_memory memory;
-  // Elements of a job of statistics that it does best.
+  // Elements of a job of statistics that it does best, where there are many such jobs for each worker.
   uint64_t stats_elements;
   // Jobs of fewer elements than this, and for host memory, are done by the thread that starts them.
   uint64_t here_elements;
-  // Bytes it holds for itself, for each worker, out of the memory budget.
+  // Bytes it holds for itself, for each worker and each reader, out of the memory budget.
   uint64_t worker_bytes;
+  uint64_t reader_bytes;
 };
 
 // Describes the CPU of this host. Always true.

@@ -257,7 +257,7 @@ enum wd_status wd_cpu_backend_create(uint32_t workers, const char *simd, struct 
   cpu->base.memory = wd_plain_memory;
   cpu->base.stats_elements = (uint64_t)1 << 20;
   cpu->base.here_elements = UINT64_MAX;
-  cpu->base.worker_bytes = WINDOW_BYTES + FLOAT_TILE * sizeof(float);
+  cpu->base.worker_bytes = cpu->base.reader_bytes = WINDOW_BYTES + FLOAT_TILE * sizeof(float);
   cpu->n_workers = workers;
   enum wd_status status = wd_decode_path_choose(simd, &cpu->path, err);
   for (uint32_t i = 0; !status && i < workers; i++) {

@@ -98,7 +98,7 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
     status = wd_pool_create(options->memory_budget, &e->backend->memory, &e->pool, err);
   }
   if (!status) {
-    uint64_t own = (e->n_threads + readers) * e->backend->worker_bytes;
+    uint64_t own = e->n_threads * e->backend->worker_bytes + readers * e->backend->reader_bytes;
     uint64_t least = own + LEAST_FOR_STREAMS;
     if (options->memory_budget < least) {
       status = wd_fail(

@@ -68,6 +68,7 @@ struct wd_stream {
   struct wd_plan *plan;
   struct wd_stream_options options;
   size_t buffer_bytes;
+  uint64_t stats_elements;  // of one chunk, at most
   uint64_t references;
   uint64_t opened_ns;
   bool begun;  // its first chunk was started
@@ -112,6 +113,10 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine);
 // lets go of the lock meanwhile. Otherwise sees to it that a worker knows that the reader waits. Returns whether it
 // did.
 bool wd_decode_here(struct wd_stream *stream);
+
+// Elements of a chunk of statistics of this plan: as many as the backend does best, or fewer where that would leave
+// workers without any. Without the lock.
+uint64_t wd_stats_job_elements(const struct wd_engine *engine, const struct wd_plan *plan);
 
 // ---- stream.c. All without the lock.
 

@@ -21,6 +21,10 @@
 #define MOST_AHEAD 16
 // A reader decodes chunks up to this size itself: its thread has other callers, who should not wait for long.
 #define MOST_HERE ((size_t)4 << 20)
+// Jobs of statistics that there should be for each worker, at least, so that all end at about the same time; and
+// elements of one, at least.
+#define STATS_JOBS ((uint64_t)16)
+#define LEAST_STATS_ELEMENTS ((uint64_t)1 << 20)
 // Stored bytes that may be read ahead for one stream, or half its share of the pool, if that is less.
 #define READ_AHEAD_BYTES ((uint64_t)32 << 20)
 
@@ -50,6 +54,18 @@ void wd_ring_remove(struct wd_engine *engine, struct wd_stream *stream) {
 
 // ---- Cutting chunks
 
+uint64_t wd_stats_job_elements(const struct wd_engine *engine, const struct wd_plan *plan) {
+  const uint64_t jobs = engine->n_threads * STATS_JOBS;
+  const uint64_t most = engine->backend->stats_elements;
+  uint64_t elements = 0;
+  for (uint64_t i = 0; i < wd_plan_units(plan) && elements / jobs < most; i++) {
+    struct wd_unit unit;
+    wd_plan_unit(plan, i, &unit);
+    elements += unit.tensor->elements;
+  }
+  return wd_min_u64(most, wd_max_u64(LEAST_STATS_ELEMENTS, elements / jobs));
+}
+
 // Call with the lock held, like cut_chunk. A unit without bytes yields one empty chunk.
 static bool has_chunk(const struct wd_stream *stream) {
   return !stream->cancelled && !stream->failed && stream->unit < stream->units;
@@ -71,7 +87,7 @@ static void find_cut(struct wd_stream *stream, struct cut *cut) {
     stream->unit_started = true;
   }
   const struct wd_unit *unit = &stream->current;
-  uint64_t most = stream->engine->backend->stats_elements;
+  uint64_t most = stream->stats_elements;
   uint64_t grain_bytes = 1;
   uint64_t grain_elements = 1;
   if (!stream->options.stats) {
@@ -164,10 +180,11 @@ static bool worker_may_start(struct wd_stream *stream, struct cut *cut) {
 }
 
 // Whether a worker should be woken for it: once for several chunks, and for more workers than one only while the reader
-// is about to wait.
+// is about to wait. Nobody sends statistics chunk by chunk: the sooner each of those is begun the better.
 static bool wants_worker(struct wd_stream *stream) {
   struct cut cut;
-  return (stream->ready <= 1 || stream->in_flight <= most_ahead(stream) / 2) && worker_may_start(stream, &cut);
+  return (stream->options.stats || stream->ready <= 1 || stream->in_flight <= most_ahead(stream) / 2) &&
+         worker_may_start(stream, &cut);
 }
 
 void wd_wake_worker(struct wd_engine *engine) {
