@@ -9,9 +9,6 @@
 #include "service/base/text.h"
 #include "service/engine/engine_private.h"
 
-// Fewer cores than these are best left to the workers.
-#define LEAST_FOR_READERS 8
-
 // A budget that leaves less than this serves nobody.
 #define LEAST_FOR_STREAMS ((uint64_t)2 << 20)
 
@@ -47,6 +44,9 @@ static void *worker_main(void *argument) {
   struct wd_worker *worker = argument;
   struct wd_engine *engine = worker->engine;
   pthread_setname_np(pthread_self(), "wd-decode");
+  // Whoever wakes a worker goes on: it sends meanwhile, and a worker that took its core would have all chunks wait for
+  // one.
+  pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){0});
   pthread_mutex_lock(&engine->lock);
   while (!engine->stopping) {
     if (!work(worker)) {
@@ -91,7 +91,7 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
   pthread_mutexattr_destroy(&attributes);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   e->n_threads = options->threads ? options->threads : (uint32_t)(cores > 0 ? cores : 1);
-  uint32_t readers = e->n_threads >= LEAST_FOR_READERS ? options->readers : 0;
+  uint32_t readers = e->n_threads >= WD_MANY_THREADS ? options->readers : 0;
   enum wd_status status =
       wd_backend_open(options->device, e->n_threads, readers, options->simd, &e->backend, e->note, sizeof e->note, err);
   if (!status) {

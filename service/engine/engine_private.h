@@ -11,6 +11,10 @@
 #include "service/engine/engine.h"
 #include "service/io/io.h"
 
+// From so many on, threads that decode have cores to themselves, and some can be left to the readers; with fewer, all
+// threads share them.
+#define WD_MANY_THREADS 8
+
 // A thread that decodes.
 struct wd_worker {
   pthread_t thread;

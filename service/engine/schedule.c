@@ -179,11 +179,13 @@ static bool worker_may_start(struct wd_stream *stream, struct cut *cut) {
   return (!reader_decodes(stream) || stream->reader_waits) && may_start(stream, cut);
 }
 
-// Whether a worker should be woken for it: once for several chunks, and for more workers than one only while the reader
-// is about to wait. Nobody sends statistics chunk by chunk: the sooner each of those is begun the better.
+// Whether a worker should be woken for it. Many cores: once for several chunks, and for more workers than one only
+// while the reader is about to wait. Few: always, so that there is one to use the moments that a core has between the
+// threads that send and receive. Statistics: always, as nobody sends them chunk by chunk.
 static bool wants_worker(struct wd_stream *stream) {
   struct cut cut;
-  return (stream->options.stats || stream->ready <= 1 || stream->in_flight <= most_ahead(stream) / 2) &&
+  return (stream->options.stats || stream->engine->n_threads < WD_MANY_THREADS || stream->ready <= 1 ||
+          stream->in_flight <= most_ahead(stream) / 2) &&
          worker_may_start(stream, &cut);
 }
 
