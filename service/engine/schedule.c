@@ -152,7 +152,8 @@ static uint64_t most_ahead(const struct wd_stream *stream) {
 // Whether the stream may have another chunk on the way; *cut is what it would be.
 static bool may_start(struct wd_stream *stream, struct cut *cut) {
   struct wd_engine *engine = stream->engine;
-  if (!has_chunk(stream)) {
+  const uint64_t most_jobs = engine->backend->stats_jobs;
+  if (!has_chunk(stream) || (stream->options.stats && most_jobs && stream->running >= most_jobs)) {
     return false;
   }
   find_cut(stream, cut);
