@@ -34,8 +34,7 @@
 #define MIN_TILE_IN ((uint64_t)256 << 10)
 #define ALL_TILES_IN ((uint64_t)128 << 20)
 #define TILE_OUT ((uint64_t)4 << 20)
-#define STATS_JOBS 12  // for each device: so many cores can copy as fast from the page cache as the bus takes it
-#define TIMED 8        // one tile of so many is timed on the device, for all of them
+#define TIMED 8  // one tile of so many is timed on the device, for all of them
 #define MAX_DEVICES 16
 #define MAX_PIECES 1024  // of a tile: what one launch takes
 #define FACTORS_BYTES (MAX_PIECES * sizeof(float))
@@ -600,7 +599,6 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   cuda->base.memory.release = pinned_release;
   cuda->base.memory.self = cuda;
   cuda->base.stats_elements = (uint64_t)32 << 20;
-  cuda->base.stats_jobs = (uint64_t)STATS_JOBS * cuda->n_devices;
   cuda->base.here_elements = host->automatic ? WD_CUDA_MIN_ELEMENTS : 0;
   cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * cuda->tile_in;
   cuda->base.reader_bytes = host->cpu->reader_bytes;

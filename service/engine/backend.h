@@ -123,8 +123,6 @@ struct wd_backend {
   struct wd_memory memory;
   // Elements of a job of statistics that it does best, where there are many such jobs for each worker.
   uint64_t stats_elements;
-  // Jobs of statistics of one stream at once that it does best; 0: as many as there are workers.
-  uint64_t stats_jobs;
   // Jobs of fewer elements than this, and for host memory, are done by the thread that starts them.
   uint64_t here_elements;
   // Bytes it holds for itself, for each worker and each reader, out of the memory budget.

@@ -77,6 +77,16 @@ static enum wd_status start_workers(struct wd_engine *engine, struct wd_error *e
   return WD_OK;
 }
 
+// One for each core. Those of a GPU copy from the page cache as fast as the bus takes it with fewer, and the driver and
+// the threads that send are better off with a few cores to themselves (statistics by 16 threads on 16 cores: 10 %
+// less).
+static uint32_t default_threads(const char *device) {
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  uint32_t n = cores > 0 ? (uint32_t)cores : 1;
+  bool gpu = device && strncmp(device, "cuda", strlen("cuda")) == 0;
+  return gpu && n >= WD_MANY_THREADS ? n / 4 * 3 : n;
+}
+
 enum wd_status wd_engine_create(const struct wd_engine_options *options, struct wd_engine **engine,
                                 struct wd_error *err) {
   struct wd_engine *e = calloc(1, sizeof *e);
@@ -89,8 +99,7 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
   pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
   pthread_mutex_init(&e->lock, &attributes);
   pthread_mutexattr_destroy(&attributes);
-  long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  e->n_threads = options->threads ? options->threads : (uint32_t)(cores > 0 ? cores : 1);
+  e->n_threads = options->threads ? options->threads : default_threads(options->device);
   uint32_t readers = e->n_threads >= WD_MANY_THREADS ? options->readers : 0;
   enum wd_status status =
       wd_backend_open(options->device, e->n_threads, readers, options->simd, &e->backend, e->note, sizeof e->note, err);

@@ -22,7 +22,7 @@ enum wd_read {
 struct wd_engine_options {
   const char *device;      // see wd_backend_open
   const char *simd;        // or NULL
-  uint32_t threads;        // workers; 0: one a core
+  uint32_t threads;        // workers; 0: one a core, or fewer where a GPU decodes
   uint32_t readers;        // threads that take chunks, of which each may decode too
   uint64_t memory_budget;  // bytes of all buffers of all streams
   enum wd_read read;

@@ -152,8 +152,7 @@ static uint64_t most_ahead(const struct wd_stream *stream) {
 // Whether the stream may have another chunk on the way; *cut is what it would be.
 static bool may_start(struct wd_stream *stream, struct cut *cut) {
   struct wd_engine *engine = stream->engine;
-  const uint64_t most_jobs = engine->backend->stats_jobs;
-  if (!has_chunk(stream) || (stream->options.stats && most_jobs && stream->running >= most_jobs)) {
+  if (!has_chunk(stream)) {
     return false;
   }
   find_cut(stream, cut);
