@@ -14,7 +14,7 @@ shift
 cd "$(dirname "$0")/../.."
 read -ra bazel <<< "${BAZEL:-bazel}"
 "${bazel[@]}" build "$@" //tests/gpu:gpu_test //tests/gpu:stats_test //bench/gpu:gpu_bench \
-  //bench/gpu:stats //cuda:weightd_cuda //cuda/examples:dequantize //tests/gpu:unpinned
+  //bench/gpu:stats //bench/gpu:feed //cuda:weightd_cuda //cuda/examples:dequantize //tests/gpu:unpinned
 bin=$("${bazel[@]}" info "$@" bazel-bin 2> /dev/null)
 if [ ! -e "$bin/cuda/libweightd_cuda.so" ]; then
   echo "bundle.sh: no nvcc here, so there is nothing to bundle" >&2
@@ -25,6 +25,7 @@ install -m 755 "$bin/tests/gpu/gpu_test" "$bin/tests/gpu/stats_test" "$bin/bench
   "$bin/cuda/examples/dequantize" cuda/examples/dequantize.py tests/gpu/run.sh tests/gpu/golden.py "$folder"
 install -m 755 bench/gpu/run.sh "$folder/bench.sh"
 install -m 755 "$bin/bench/gpu/stats" "$folder/bench_stats"
+install -m 755 "$bin/bench/gpu/feed" "$folder/bench_feed"
 
 # The whole service, with the libraries that a bare machine lacks.
 "${bazel[@]}" build "$@" //service:weightd //client:weightctl //bench/gpu:backend //bench:openssl //bench:drain \
