@@ -16,27 +16,21 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "bench/one_thread.h"
 #include "bench/peer.h"
 #include "service/base/cli.h"
-#include "service/base/text.h"
 #include "service/formats/blocks.h"
 #include "service/formats/decode.h"
 
-enum { MOST_RUNS = 101 };
 static const char *const output_names[WD_DECODED_OUTPUTS] = {"F16", "BF16", "F32"};
 
 struct options {
-  const char *path;
-  const char *type;
-  const char *set;   // only this working set
-  int output;        // only this one, or -1
-  const char *ggml;  // the folder of its libraries
-  size_t elements;   // of the larger working set
-  int runs;
+  struct one_thread one;  // its elements are the larger working set's
+  const char *set;        // only this working set
+  int output;             // only this one, or -1
+  const char *ggml;       // the folder of its libraries
   bool json;
-  bool smoke;
 };
 
 // What is decoded: `elements`, in pieces, `repeats` times a run. The pieces go to one place after another or all to
@@ -57,24 +51,6 @@ struct rate {
 
 // The buffers, each as large as the largest case needs.
 enum { BLOCKS, OUT, COPY_FROM, COPY_TO, GGML_OUT, BUFFERS };
-
-// Of this thread's CPU time: another process that takes the processor in between does not count, whichever contender it
-// hits.
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *values, int n) {
-  qsort(values, (size_t)n, sizeof *values, by_size);
-  return values[n / 2];
-}
 
 static uint64_t next_random(uint64_t *state) {
   uint64_t z = *state += 0x9e3779b97f4a7c15;
@@ -166,17 +142,17 @@ static size_t differences(const struct bench *b, const struct working_set *set) 
 static struct rate measure(const struct bench *b, const struct working_set *set, const struct wd_type_info *type,
                            enum wd_output output) {
   const bool ggml = output == WD_OUT_F16 && b->peer && peer_has(b->peer, type);
-  const int runs = b->options->runs, contenders = ggml ? CONTENDERS : GGML;
+  const int runs = b->options->one.runs, contenders = ggml ? CONTENDERS : GGML;
   double took[CONTENDERS][MOST_RUNS], over[CONTENDERS][MOST_RUNS];
   struct rate rate = {0};
   for (int run = -1; run < runs; run++) {  // the first is not counted
     for (int c = 0; c < contenders; c++) {
-      const double start = seconds();
+      const double start = one_thread_seconds();
       for (int k = 0; k < set->repeats; k++) {
         pass(b, set, type, output, c);
       }
       if (run >= 0) {
-        took[c][run] = seconds() - start;
+        took[c][run] = one_thread_seconds() - start;
         over[c][run] = took[c][run] / took[OURS][run];
       } else if (c == GGML) {
         rate.differ = differences(b, set);
@@ -185,8 +161,8 @@ static struct rate measure(const struct bench *b, const struct working_set *set,
   }
   const double bytes = (double)set->elements * wd_output_bytes(output) * set->repeats;
   for (int c = 0; c < contenders; c++) {
-    rate.bytes_per_s[c] = bytes / median(took[c], runs);
-    rate.ratio[c] = median(over[c], runs);
+    rate.bytes_per_s[c] = bytes / one_thread_median(took[c], runs);
+    rate.ratio[c] = one_thread_median(over[c], runs);
   }
   return rate;
 }
@@ -237,7 +213,7 @@ static void run_set(struct bench *b, const struct working_set *set) {
   for (enum wd_type t = 0; t < WD_TYPE_COUNT; t++) {
     const struct wd_type_info *type = &wd_types[t];
     struct rate rates[WD_DECODED_OUTPUTS] = {0};  // what is not measured stays 0
-    if (options->type && wd_type_by_name(options->type) != type) {
+    if (options->one.type && wd_type_by_name(options->one.type) != type) {
       continue;
     }
     fill(type, b->buffers[BLOCKS], set->elements / type->block_elements);
@@ -256,16 +232,16 @@ static void run_set(struct bench *b, const struct working_set *set) {
 }
 
 static int run(const struct options *options) {
-  const size_t small = 1 << 14, chunk = 1 << 19, large = options->elements / small * small;
+  const size_t small = 1 << 14, chunk = 1 << 19, large = options->one.elements / small * small;
   const struct working_set sets[] = {
       {"memory", "from memory to memory", large, large, false, 1},
       {"service", "from memory to chunks of 1 MiB in cache", large, chunk < large ? chunk : large, true, 1},
-      {"cache", "16,384 elements in cache", small, small, false, options->smoke ? 2 : 200},
+      {"cache", "16,384 elements in cache", small, small, false, options->one.smoke ? 2 : 200},
   };
   struct bench b = {.options = options, .first = true};
   struct wd_error err;
   int status = WD_EXIT_FAILED;
-  if (wd_decode_path_choose(options->path, &b.path, &err) != WD_OK ||
+  if (wd_decode_path_choose(options->one.path, &b.path, &err) != WD_OK ||
       (options->ggml && peer_open(options->ggml, &b.peer, &err) != WD_OK)) {
     fprintf(stderr, "decode: %s\n", err.message);
     return WD_EXIT_USAGE;
@@ -285,9 +261,9 @@ static int run(const struct options *options) {
   }
   if (options->json) {
     printf("{\n  \"path\": \"%s\", \"elements\": %zu, \"runs\": %d,\n  \"rows\": [", b.path->name, large,
-           options->runs);
+           options->one.runs);
   } else {
-    printf("decode path %s, one thread, medians of %d runs\n", b.path->name, options->runs);
+    printf("decode path %s, one thread, medians of %d runs\n", b.path->name, options->one.runs);
   }
   for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
     if (!options->set || strcmp(options->set, sets[k].name) == 0) {
@@ -305,45 +281,21 @@ end:
   return status;
 }
 
-enum { KEY_SMOKE = 256, KEY_JSON, KEY_RUNS, KEY_GGML, KEY_SET, KEY_OUTPUT };
+enum { KEY_JSON = 256, KEY_GGML, KEY_SET, KEY_OUTPUT };
 
 static const struct argp_option option_table[] = {
-    {"path", 'p', "NAME", 0, "Decode path (portable, avx2, avx512); the best one without", 0},
-    {"type", 't', "TYPE", 0, "Only this tensor type", 0},
-    {"elements", 'n', "N", 0, "Elements of the tensors that do not fit the cache (33554432)", 0},
-    {"runs", KEY_RUNS, "N", 0, "Runs of which the median counts (9, at most 101)", 0},
     {"set", KEY_SET, "NAME", 0, "Only this working set (memory, service, cache)", 0},
     {"output", KEY_OUTPUT, "NAME", 0, "Only this output (F16, BF16, F32)", 0},
     {"ggml", KEY_GGML, "FOLDER", 0, "Measure the ggml of this folder too (libggml-base.so, libggml-cpu.so)", 0},
     {"json", KEY_JSON, NULL, 0, "Print JSON", 0},
-    {"smoke", KEY_SMOKE, NULL, 0, "Everything once, tiny: shows that it works, measures nothing", 0},
     {0},
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   struct options *options = state->input;
-  uint64_t value;
   switch (key) {
-    case 'p':
-      options->path = arg;
-      return 0;
-    case 't':
-      options->type = arg;
-      if (!wd_type_by_name(arg)) {
-        argp_error(state, "there is no tensor type %s", WD_QUOTE(arg, strlen(arg)));
-      }
-      return 0;
-    case 'n':
-      if (!wd_parse_u64(arg, 1 << 14, (uint64_t)1 << 32, &value)) {
-        argp_error(state, "--elements wants a number from 16384 to 2^32");
-      }
-      options->elements = value;
-      return 0;
-    case KEY_RUNS:
-      if (!wd_parse_u64(arg, 1, MOST_RUNS, &value)) {
-        argp_error(state, "--runs wants a number from 1 to %d", MOST_RUNS);
-      }
-      options->runs = (int)value;
+    case ARGP_KEY_INIT:
+      state->child_inputs[0] = &options->one;
       return 0;
     case KEY_SET:
       options->set = arg;
@@ -366,11 +318,6 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case KEY_JSON:
       options->json = true;
       return 0;
-    case KEY_SMOKE:
-      options->smoke = true;
-      options->elements = 1 << 14;
-      options->runs = 1;
-      return 0;
     case ARGP_KEY_ARG:
       argp_error(state, "unexpected argument '%s'", arg);
       return 0;
@@ -380,9 +327,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 int main(int argc, char **argv) {
-  static const struct argp argp = {option_table, parse, NULL, "Measure the CPU decoders, one thread.",
-                                   NULL,         NULL,  NULL};
-  struct options options = {.elements = (size_t)1 << 25, .runs = 9, .output = -1};
+  static const struct argp_child children[] = {{.argp = &one_thread_argp}, {0}};
+  static const struct argp argp = {
+      .options = option_table, .parser = parse, .doc = "Measure the CPU decoders, one thread.", .children = children};
+  struct options options = {.one = {.elements = (size_t)1 << 25, .runs = 9}, .output = -1};
   int rc = wd_cli_parse(&argp, "WEIGHTD_BENCH_", argc, argv, &options);
   if (rc != 0) {
     fprintf(stderr, "decode: %s\n", strerror(rc));

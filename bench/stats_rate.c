@@ -15,25 +15,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench/one_thread.h"
 #include "service/base/cli.h"
-#include "service/base/text.h"
 #include "service/engine/stats.h"
 #include "service/formats/decode.h"
 #include "tests/gpu/stats_blocks.h"
 
-enum { MOST_RUNS = 101, TILE = 4096, CHUNK = 512 << 10, PATTERN = 1 << 20 };
+enum { TILE = 4096, CHUNK = 512 << 10, PATTERN = 1 << 20 };
 enum { F16, MEMORY, F32, STATS, PLAIN, WAYS };
 static const char *const names[WAYS] = {"f16", "memory", "f32", "stats", "plain"};
-
-struct options {
-  const char *path;
-  const char *type;
-  size_t elements;
-  int runs;
-  bool smoke;
-};
 
 struct bench {
   const struct wd_decode_path *path;
@@ -43,22 +34,6 @@ struct bench {
   float tile[TILE];
   struct wd_stats stats;
 };
-
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *values, int n) {
-  qsort(values, (size_t)n, sizeof *values, by_size);
-  return values[n / 2];
-}
 
 static size_t bytes_of(const struct wd_type_info *type, size_t elements) {
   return elements / type->block_elements * type->block_bytes;
@@ -83,7 +58,7 @@ static double go(struct bench *b, int way) {
   wd_decode_fn *decode = b->path->decode[b->type->type][way == F16 || way == MEMORY ? WD_OUT_F16 : WD_OUT_F32];
   wd_stats_add_fn *add = way == PLAIN ? wd_stats_add : wd_stats_add_on_path(b->path->name);
   wd_stats_clear(&b->stats);
-  double start = seconds();
+  double start = one_thread_seconds();
   for (size_t at = 0; at < elements; at += piece) {
     size_t n = elements - at < piece ? elements - at : piece;
     const uint8_t *blocks = b->blocks + bytes_of(b->type, at);
@@ -94,10 +69,10 @@ static double go(struct bench *b, int way) {
     }
     __asm__ volatile("" ::: "memory");  // every piece counts
   }
-  return (double)elements / (seconds() - start);
+  return (double)elements / (one_thread_seconds() - start);
 }
 
-static void print_row(struct bench *b, const struct options *options, bool first) {
+static void print_row(struct bench *b, const struct one_thread *options, bool first) {
   double rate[WAYS][MOST_RUNS], ratio[WAYS][MOST_RUNS];
   for (int run = -1; run < options->runs; run++) {
     for (int way = 0; way < WAYS; way++) {
@@ -111,14 +86,14 @@ static void print_row(struct bench *b, const struct options *options, bool first
   printf("%s\n  {\"type\": \"%s\", \"bits\": %.4g", first ? "" : ",", b->type->name,
          8.0 * b->type->block_bytes / b->type->block_elements);
   for (int way = 0; way < WAYS; way++) {
-    printf(", \"%s\": %.5g, \"%s_ratio\": %.4g", names[way], median(rate[way], options->runs), names[way],
-           median(ratio[way], options->runs));
+    printf(", \"%s\": %.5g, \"%s_ratio\": %.4g", names[way], one_thread_median(rate[way], options->runs), names[way],
+           one_thread_median(ratio[way], options->runs));
   }
   printf("}");
   fflush(stdout);
 }
 
-static int run(const struct options *options) {
+static int run(const struct one_thread *options) {
   struct bench *b = calloc(1, sizeof *b);
   struct wd_error err;
   int status = WD_EXIT_FAILED;
@@ -158,60 +133,23 @@ out:
   return status;
 }
 
-enum { KEY_SMOKE = 256, KEY_RUNS };
-
-static const struct argp_option option_table[] = {
-    {"path", 'p', "NAME", 0, "Decode path (portable, avx2, avx512); the best one without", 0},
-    {"type", 't', "TYPE", 0, "Only this tensor type", 0},
-    {"elements", 'n', "N", 0, "Elements of each tensor (4194304)", 0},
-    {"runs", KEY_RUNS, "N", 0, "Runs of which the median counts (9, at most 101)", 0},
-    {"smoke", KEY_SMOKE, NULL, 0, "Everything once, tiny: shows that it works, measures nothing", 0},
-    {0},
-};
-
 static error_t parse(int key, char *arg, struct argp_state *state) {
-  struct options *options = state->input;
-  uint64_t value;
-  switch (key) {
-    case 'p':
-      options->path = arg;
-      return 0;
-    case 't':
-      options->type = arg;
-      if (!wd_type_by_name(arg)) {
-        argp_error(state, "there is no tensor type %s", WD_QUOTE(arg, strlen(arg)));
-      }
-      return 0;
-    case 'n':
-      if (!wd_parse_u64(arg, 1 << 14, (uint64_t)1 << 32, &value)) {
-        argp_error(state, "--elements wants a number from 2^14 to 2^32");
-      }
-      options->elements = value;
-      return 0;
-    case KEY_RUNS:
-      if (!wd_parse_u64(arg, 1, MOST_RUNS, &value)) {
-        argp_error(state, "--runs wants a number from 1 to %d", MOST_RUNS);
-      }
-      options->runs = (int)value;
-      return 0;
-    case KEY_SMOKE:
-      options->smoke = true;
-      options->elements = 1 << 14;
-      options->runs = 1;
-      return 0;
-    case ARGP_KEY_ARG:
-      argp_error(state, "unexpected argument '%s'", arg);
-      return 0;
-    default:
-      return ARGP_ERR_UNKNOWN;
+  if (key == ARGP_KEY_INIT) {
+    state->child_inputs[0] = state->input;
+    return 0;
   }
+  if (key == ARGP_KEY_ARG) {
+    argp_error(state, "unexpected argument '%s'", arg);
+  }
+  return ARGP_ERR_UNKNOWN;
 }
 
 int main(int argc, char **argv) {
-  static const struct argp argp = {
-      option_table, parse, NULL, "Measure statistics on the CPU beside decoding, one thread. Prints JSON.",
-      NULL,         NULL,  NULL};
-  struct options options = {.elements = (size_t)1 << 22, .runs = 9};
+  static const struct argp_child children[] = {{.argp = &one_thread_argp}, {0}};
+  static const struct argp argp = {.parser = parse,
+                                   .doc = "Measure statistics on the CPU beside decoding, one thread. Prints JSON.",
+                                   .children = children};
+  struct one_thread options = {.elements = (size_t)1 << 22, .runs = 9};
   int rc = wd_cli_parse(&argp, "WEIGHTD_BENCH_", argc, argv, &options);
   if (rc != 0) {
     fprintf(stderr, "stats_rate: %s\n", strerror(rc));

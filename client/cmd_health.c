@@ -6,6 +6,7 @@
 #include "client/interrupt.h"
 #include "client/output.h"
 #include "grpc/health/v1/health.pb-c.h"
+#include "service/base/clock.h"
 #include "service/base/text.h"
 
 struct options {
@@ -75,12 +76,6 @@ static enum wd_status check(struct wd_connection *connection, const char *servic
   return status;
 }
 
-static uint64_t now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving_status;
 #define SERVING GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
 
@@ -107,7 +102,7 @@ int wd_command_health(int argc, char **argv) {
   if (failed) {
     return failed;
   }
-  uint64_t begin = now_ms();
+  uint64_t begin = wd_now_ms();
   struct wd_error err;
   enum wd_status status = WD_OK;
   serving_status answer = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__UNKNOWN;
@@ -125,7 +120,7 @@ int wd_command_health(int argc, char **argv) {
     status = check_all(connections, &replicas, o.service, &replica, &answer, &err);
     bool serving = !status && answer == SERVING;
     bool worth_waiting = !status || status == WD_UNAVAILABLE || status == WD_DEADLINE_EXCEEDED;
-    if (serving || !worth_waiting || wd_interrupted() || now_ms() - begin >= o.wait_ms) {
+    if (serving || !worth_waiting || wd_interrupted() || wd_now_ms() - begin >= o.wait_ms) {
       break;
     }
     nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);

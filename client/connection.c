@@ -26,12 +26,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/interrupt.h"
 #include "client/output.h"
 #include "service/base/checked.h"
 #include "service/base/cli.h"
+#include "service/base/clock.h"
 #include "service/base/text.h"
 #include "service/telemetry/trace.h"
 
@@ -248,12 +248,6 @@ void wd_connection_retry(struct wd_connection *c) {
 
 // ------------------------------------------------------------------------------------------------------- calls
 
-static uint64_t now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void start_batch(struct wd_call *call, const grpc_op *ops, size_t n_ops, struct batch *batch) {
   batch->running = true;
   if (grpc_call_start_batch(call->call, ops, n_ops, batch, NULL) != GRPC_CALL_OK) {
@@ -271,7 +265,7 @@ static void cancel(struct wd_call *call, enum wd_status why) {
 // Runs the queue until `batch` has answered.
 static void wait_for(struct wd_call *call, const struct batch *batch) {
   struct wd_connection *c = call->connection;
-  uint64_t begin = now_ms();
+  uint64_t begin = wd_now_ms();
   while (batch->running) {
     grpc_event event = grpc_completion_queue_next(
         c->queue, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(POLL_MS, GPR_TIMESPAN)), NULL);
@@ -280,7 +274,7 @@ static void wait_for(struct wd_call *call, const struct batch *batch) {
     }
     if (wd_interrupted() || (c->stop && atomic_load_explicit(c->stop, memory_order_relaxed))) {
       cancel(call, WD_CANCELLED);
-    } else if (c->silence_ms && now_ms() - begin >= c->silence_ms) {
+    } else if (c->silence_ms && wd_now_ms() - begin >= c->silence_ms) {
       cancel(call, WD_DEADLINE_EXCEEDED);
     }
   }

@@ -134,34 +134,36 @@ static enum wd_status take_message(struct wd_description *d, const Weightd__V1__
   return WD_OK;
 }
 
-enum wd_status wd_description_get(struct wd_connection *connection, const char *model, struct wd_description *d,
-                                  struct wd_error *err) {
-  *d = (struct wd_description){0};
-  Weightd__V1__DescribeModelRequest request = WEIGHTD__V1__DESCRIBE_MODEL_REQUEST__INIT;
-  request.model = (char *)model;
-  request.no_metadata = true;
+// Asks for a description and adds what comes to *d; the caller frees it whatever comes of it.
+static enum wd_status ask(struct wd_connection *connection, const Weightd__V1__DescribeModelRequest *request,
+                          struct wd_description *d, uint64_t *count, struct wd_error *err) {
   struct wd_call *call;
   struct wd_arena arena = {0};
-  uint64_t count = 0;
   enum wd_status status =
-      wd_call_start(connection, "/weightd.v1.WeightService/DescribeModel", &request.base, &call, err);
+      wd_call_start(connection, "/weightd.v1.WeightService/DescribeModel", &request->base, &call, err);
   if (status) {
     return status;
   }
-  for (;;) {
-    ProtobufCMessage *message;
+  ProtobufCMessage *message;
+  do {
     status = wd_call_next_message(call, &weightd__v1__model_description__descriptor, &arena, &message, err);
-    if (status || !message) {
-      break;
+    if (!status && message) {
+      status = take_message(d, (const Weightd__V1__ModelDescription *)message, count, err);
     }
-    status = take_message(d, (const Weightd__V1__ModelDescription *)message, &count, err);
     wd_arena_reset(&arena);
-    if (status) {
-      break;
-    }
-  }
-  wd_arena_reset(&arena);
+  } while (!status && message);
   wd_call_end(call);
+  return status;
+}
+
+enum wd_status wd_description_get(struct wd_connection *connection, const char *model, struct wd_description *d,
+                                  struct wd_error *err) {
+  Weightd__V1__DescribeModelRequest request = WEIGHTD__V1__DESCRIBE_MODEL_REQUEST__INIT;
+  uint64_t count = 0;
+  *d = (struct wd_description){0};
+  request.model = (char *)model;
+  request.no_metadata = true;
+  enum wd_status status = ask(connection, &request, d, &count, err);
   if (!status && (!d->model || !d->revision[0] || count != d->n_tensors)) {
     status = wd_fail(err, WD_INTERNAL,
                      "the server's description is incomplete: %" PRIu64 " tensors of %" PRIu64 ", %s header",
@@ -177,38 +179,21 @@ enum wd_status wd_description_get(struct wd_connection *connection, const char *
 enum wd_status wd_description_revision(struct wd_connection *connection, const char *model, const char *if_revision,
                                        char **revision, struct wd_error *err) {
   Weightd__V1__DescribeModelRequest request = WEIGHTD__V1__DESCRIBE_MODEL_REQUEST__INIT;
-  struct wd_call *call;
-  struct wd_arena arena = {0};
+  struct wd_description d = {0};
+  uint64_t count = 0;
   *revision = NULL;
   request.model = (char *)model;
   request.no_metadata = request.no_tensors = true;
   request.if_revision = (char *)(if_revision ? if_revision : "");
-  enum wd_status status =
-      wd_call_start(connection, "/weightd.v1.WeightService/DescribeModel", &request.base, &call, err);
-  if (status) {
-    return status;
-  }
-  for (;;) {
-    ProtobufCMessage *message;
-    status = wd_call_next_message(call, &weightd__v1__model_description__descriptor, &arena, &message, err);
-    if (status || !message) {
-      break;
-    }
-    const Weightd__V1__ModelHeader *header = ((const Weightd__V1__ModelDescription *)message)->header;
-    if (header && !*revision) {
-      *revision = strdup(header->revision);
-    }
-    wd_arena_reset(&arena);
-  }
-  wd_arena_reset(&arena);
-  wd_call_end(call);
-  if (!status && !*revision) {
+  enum wd_status status = ask(connection, &request, &d, &count, err);
+  if (!status && !d.revision) {
     status = wd_fail(err, WD_INTERNAL, "the server's description has no header");
   }
-  if (status) {
-    free(*revision);
-    *revision = NULL;
+  if (!status) {
+    *revision = d.revision;
+    d.revision = NULL;
   }
+  wd_description_free(&d);
   return status;
 }
 

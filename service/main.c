@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "service/base/cli.h"
+#include "service/base/clock.h"
 #include "service/monitoring.h"
 #include "service/options.h"
 #include "service/telemetry/log.h"

@@ -13,4 +13,9 @@ static inline uint64_t wd_now_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+// Milliseconds of the same clock.
+static inline uint64_t wd_now_ms(void) {
+  return wd_now_ns() / 1000000;
+}
+
 #endif

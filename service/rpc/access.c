@@ -16,6 +16,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "service/base/clock.h"
 #include "service/base/text.h"
 #include "service/security/identity.h"
 #include "service/security/tokens.h"

@@ -75,10 +75,6 @@ struct wd_call {
   max_align_t state[];
 };
 
-uint64_t wd_now_ms(void) {
-  return wd_now_ns() / 1000000;
-}
-
 void *wd_call_state(struct wd_call *call) {
   return call->state;
 }

@@ -137,9 +137,6 @@ struct wd_call *wd_call_begin(struct wd_server *server, const struct wd_method *
 // Returns whether it did.
 bool wd_call_cut_if_stalled(struct wd_call *call, uint64_t since, const char *message);
 
-// Milliseconds of a clock that only goes forward.
-uint64_t wd_now_ms(void);
-
 // The links of the server's list of calls.
 struct wd_call_links {
   struct wd_call *next;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "service/base/clock.h"
 #include "service/base/text.h"
 #include "service/rpc/server_private.h"
 
