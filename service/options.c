@@ -46,7 +46,7 @@ static const struct argp_option option_table[] = {
     {"memory-budget", KEY_MEMORY_BUDGET, "SIZE", 0, "All buffers of all streams; default 256MiB", 0},
     {"metadata-budget", KEY_METADATA_BUDGET, "SIZE", 0, "Parsed headers of open models; default 256MiB", 0},
     {"threads", KEY_THREADS, "N", 0,
-     "Decoding threads; default: one a core, with --device cuda three for every 4 from 8 on", 0},
+     "Decoding threads; default: one a core, with --device cuda three for every 4 from 12 on", 0},
     {"queues", KEY_QUEUES, "N", 0, "gRPC queues, a thread each; default: one for every 2 cores, up to 16", 0},
     {"simd", KEY_SIMD, "PATH", 0, "Decode path of the CPU: portable, avx2, avx512; default: the best it has", 0},
     {"read", KEY_READ, "HOW", 0,

@@ -84,7 +84,7 @@ static uint32_t default_threads(const char *device) {
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
   uint32_t n = cores > 0 ? (uint32_t)cores : 1;
   bool gpu = device && strncmp(device, "cuda", strlen("cuda")) == 0;
-  return gpu && n >= WD_MANY_THREADS ? n / 4 * 3 : n;
+  return gpu && n / 4 * 3 >= WD_MANY_THREADS ? n / 4 * 3 : n;
 }
 
 enum wd_status wd_engine_create(const struct wd_engine_options *options, struct wd_engine **engine,
