@@ -121,7 +121,7 @@ struct wd_backend {
   const struct wd_backend_ops *ops;
   // Where output buffers come from.
   struct wd_memory memory;
-  // Elements of a job of statistics that it does best, where there are many such jobs for each worker.
+  // Elements of a job of statistics that it does best, a multiple of WD_STATS_GRAIN.
   uint64_t stats_elements;
   // Jobs of fewer elements than this, and for host memory, are done by the thread that starts them.
   uint64_t here_elements;
@@ -129,6 +129,18 @@ struct wd_backend {
   uint64_t worker_bytes;
   uint64_t reader_bytes;
 };
+
+// Jobs of statistics that there should be for each worker, at least, so that all end at about the same time; and the
+// elements that every job is a multiple of (but for a tensor's last), which are whole blocks of every type.
+#define WD_STATS_JOBS ((uint64_t)16)
+#define WD_STATS_GRAIN ((uint64_t)1 << 20)
+
+// Elements of a job of statistics where there are `elements` in all, for so many workers: `most`, which is what the
+// backend does best, or fewer.
+static inline uint64_t wd_stats_job_elements(uint64_t elements, uint64_t workers, uint64_t most) {
+  uint64_t fair = elements / (workers * WD_STATS_JOBS) / WD_STATS_GRAIN * WD_STATS_GRAIN;
+  return fair > most ? most : fair < WD_STATS_GRAIN ? WD_STATS_GRAIN : fair;
+}
 
 // Describes the CPU of this host. Always true.
 bool wd_describe_cpu(struct wd_device *device);

@@ -118,9 +118,8 @@ struct wd_slot *wd_next_slot(struct wd_engine *engine);
 // did.
 bool wd_decode_here(struct wd_stream *stream);
 
-// Elements of a chunk of statistics of this plan: as many as the backend does best, or fewer where that would leave
-// workers without any. Without the lock.
-uint64_t wd_stats_job_elements(const struct wd_engine *engine, const struct wd_plan *plan);
+// Elements of a chunk of statistics of this plan, at most. Without the lock.
+uint64_t wd_choose_stats_elements(const struct wd_engine *engine, const struct wd_plan *plan);
 
 // ---- stream.c. All without the lock.
 

@@ -21,10 +21,6 @@
 #define MOST_AHEAD 16
 // A reader decodes chunks up to this size itself: its thread has other callers, who should not wait for long.
 #define MOST_HERE ((size_t)4 << 20)
-// Jobs of statistics that there should be for each worker, at least, so that all end at about the same time; and
-// elements of one, at least.
-#define STATS_JOBS ((uint64_t)16)
-#define LEAST_STATS_ELEMENTS ((uint64_t)1 << 20)
 // Stored bytes that may be read ahead for one stream, or half its share of the pool, if that is less.
 #define READ_AHEAD_BYTES ((uint64_t)32 << 20)
 
@@ -54,16 +50,16 @@ void wd_ring_remove(struct wd_engine *engine, struct wd_stream *stream) {
 
 // ---- Cutting chunks
 
-uint64_t wd_stats_job_elements(const struct wd_engine *engine, const struct wd_plan *plan) {
-  const uint64_t jobs = engine->n_threads * STATS_JOBS;
+uint64_t wd_choose_stats_elements(const struct wd_engine *engine, const struct wd_plan *plan) {
   const uint64_t most = engine->backend->stats_elements;
+  const uint64_t enough = engine->n_threads * WD_STATS_JOBS * most;
   uint64_t elements = 0;
-  for (uint64_t i = 0; i < wd_plan_units(plan) && elements / jobs < most; i++) {
+  for (uint64_t i = 0; i < wd_plan_units(plan) && elements < enough; i++) {
     struct wd_unit unit;
     wd_plan_unit(plan, i, &unit);
     elements += unit.tensor->elements;
   }
-  return wd_min_u64(most, wd_max_u64(LEAST_STATS_ELEMENTS, elements / jobs));
+  return wd_stats_job_elements(elements, engine->n_threads, most);
 }
 
 // Call with the lock held, like cut_chunk. A unit without bytes yields one empty chunk.

@@ -245,7 +245,7 @@ enum wd_status wd_stream_open(struct wd_engine *engine, struct wd_model *model, 
   s->options = *options;
   s->references = 1;
   s->units = wd_plan_units(plan);
-  s->stats_elements = options->stats ? wd_stats_job_elements(engine, plan) : 0;
+  s->stats_elements = options->stats ? wd_choose_stats_elements(engine, plan) : 0;
   s->ahead = (struct wd_ahead){.engine = engine, .stream = s, .model = s->model, .plan = plan, .stats = options->stats};
   s->opened_ns = wd_now_ns();
   *stream = s;

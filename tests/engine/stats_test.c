@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "service/engine/backend.h"
 #include "service/engine/scan.h"
 #include "service/engine/stats.h"
 #include "service/formats/decode.h"
@@ -378,6 +379,24 @@ static void nans_become_one(void **state) {
   assert_true(floats[0] == 0x7fc00000 && floats[1] == 0x7f800000 && floats[2] == 0x7fc00000);
 }
 
+// However much there is: whole blocks, no more than the backend wants, and no fewer jobs for each worker than there can
+// be.
+static void jobs_are_whole_blocks(void **state) {
+  (void)state;
+  const uint64_t most = (uint64_t)32 << 20;
+  for (uint64_t workers = 1; workers <= 256; workers += 5) {
+    for (uint64_t elements = 0; elements < (uint64_t)1 << 40; elements = elements * 3 + 1) {
+      uint64_t job = wd_stats_job_elements(elements, workers, most);
+      assert_int_equal(job % WD_STATS_GRAIN, 0);
+      assert_int_equal(job % WD_MAX_BLOCK_ELEMENTS, 0);
+      assert_in_range(job, WD_STATS_GRAIN, most);
+      assert_true(job == WD_STATS_GRAIN || elements / job >= workers * WD_STATS_JOBS);
+      assert_true(job == most || elements < workers * WD_STATS_JOBS * (job + WD_STATS_GRAIN));
+    }
+    assert_int_equal(wd_stats_job_elements(UINT64_MAX, workers, WD_STATS_GRAIN), WD_STATS_GRAIN);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(nothing_is_all_zero),
@@ -387,6 +406,7 @@ int main(void) {
       cmocka_unit_test(division_of_work_does_not_matter),
       cmocka_unit_test(many_great_values),
       cmocka_unit_test(f16_fates),
+      cmocka_unit_test(jobs_are_whole_blocks),
       cmocka_unit_test(special_values_are_found),
       cmocka_unit_test(nans_become_one),
   };
