@@ -66,7 +66,7 @@ def _receive(listener, size):
     connection, _ = listener.accept()
     # The kernel copies from the beginnings of pages. Where malloc would put this buffer, 16 bytes behind one, each read
     # has the low 12 bits of a write just before it, and some processors wait for that one: they lose 40 %.
-    buffer = memoryview(mmap.mmap(-1, MIB + 4096))[1024:][:MIB]
+    buffer = memoryview(mmap.mmap(-1, MIB + 4096))[1024:1024 + MIB]
     while size > 0:
         got = connection.recv_into(buffer)
         if not got:

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "client/output.h"
+#include "service/base/clock.h"
 #include "service/base/text.h"
 
 #define BAR 24
@@ -14,9 +15,7 @@
 #define SMOOTH_S 3.0
 
 static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+  return (double)wd_now_ns() * 1e-9;
 }
 
 bool wd_progress_parse(const char *text, enum wd_progress_mode *mode) {

@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
+#include "service/base/clock.h"
 #include "service/base/error.h"
 #include "service/engine/pool.h"
 #include "service/engine/stats.h"
@@ -72,12 +72,10 @@ struct wd_job {
   void (*done)(struct wd_job *job);
 };
 
-// Adds the time since *since, in nanoseconds of a clock that only goes forward, to a stage of the job, and sets *since
+// Adds the time since *since, of wd_now_ns, to a stage of the job, and sets *since
 // to now. A stage of WD_STAGES only sets the clock.
 static inline void wd_stage_lap(struct wd_job *job, enum wd_stage stage, uint64_t *since) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+  uint64_t ns = wd_now_ns();
   if (stage != WD_STAGES) {
     job->stage_ns[stage] += ns - *since;
   }

@@ -105,11 +105,8 @@ static void on_closed(void *context) {
 static struct wd_engine *open_engine(enum wd_read read, const char *io, uint64_t budget) {
   struct wd_engine *engine;
   struct wd_error err;
-  struct wd_engine_options options = {.device = "cpu",
-                                      .threads = 3,
-                                      .memory_budget = budget,
-                                      .read = read,
-                                      .io = getenv("WEIGHTD_VALGRIND") ? "threads" : io};
+  struct wd_engine_options options = {
+      .device = "cpu", .threads = 3, .memory_budget = budget, .read = read, .io = fixture_io(io)};
   if (wd_engine_create(&options, &engine, &err)) {
     fail_msg("%s", err.message);
   }

@@ -57,11 +57,8 @@ static int setup(void **state) {
   path->decode[WD_Q6_K][WD_OUT_F16](w.data + begin, STORED / 210, 1, f.expected);
   fixture_save(f.base, "m.gguf", &w);
   f.model = fixture_open(f.base, "m.gguf");
-  struct wd_engine_options options = {.device = "cpu",
-                                      .threads = 3,
-                                      .memory_budget = (uint64_t)8 << 20,
-                                      .read = way->read,
-                                      .io = getenv("WEIGHTD_VALGRIND") ? "threads" : way->io};
+  struct wd_engine_options options = {
+      .device = "cpu", .threads = 3, .memory_budget = (uint64_t)8 << 20, .read = way->read, .io = fixture_io(way->io)};
   if (wd_engine_create(&options, &f.engine, &err)) {
     fail_msg("%s", err.message);
   }
@@ -393,7 +390,7 @@ static unsigned read_many(struct stream_fixture *f) {
                                       .readers = 4,
                                       .memory_budget = (uint64_t)16 << 20,
                                       .read = way->read,
-                                      .io = getenv("WEIGHTD_VALGRIND") ? "threads" : way->io};
+                                      .io = fixture_io(way->io)};
   assert_int_equal(wd_engine_create(&options, &own.engine, &err), WD_OK);
   for (int i = 0; i < 4; i++) {
     out[i] = malloc(ELEMENTS * 2);

@@ -51,6 +51,10 @@ void fixture_save(const struct fixture *f, const char *name, struct writer *w) {
   writer_free(w);
 }
 
+const char *fixture_io(const char *io) {
+  return getenv("WEIGHTD_VALGRIND") ? "threads" : io;
+}
+
 struct wd_model *fixture_open(const struct fixture *f, const char *path) {
   struct wd_error err = {WD_OK, ""};
   struct wd_model *model;

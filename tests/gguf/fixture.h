@@ -31,6 +31,10 @@ bool host_has_openat2(void);
 // Saves the writer's file under `name` and frees it.
 void fixture_save(const struct fixture *f, const char *name, struct writer *w);
 
+// The io engine for a test that wants this one: under valgrind (WEIGHTD_VALGRIND is set) that of threads, because it
+// stops all threads while one waits in io_uring.
+const char *fixture_io(const char *io);
+
 // Opens a model, which must work.
 struct wd_model *fixture_open(const struct fixture *f, const char *path);
 
