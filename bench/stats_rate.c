@@ -7,8 +7,8 @@
 //   F16     decoded to FP16 in chunks of 1 MiB, as for a client: the reference
 //   memory  decoded to FP16, to new memory all the time
 //   F32     decoded to float32 in tiles of 4,096, as for statistics
-//   stats   likewise, and added to statistics
-//   plain   the same, value by value, as on a processor without SIMD; over a part of them
+//   stats   added to statistics, as the service does
+//   plain   as float32, value by value, as on a processor without SIMD; over a part of them
 //
 // Rates are elements for each second of the thread's processor time, which a busy machine does not stretch: medians of
 // several runs. Ratios are medians of those of each run.
@@ -22,7 +22,7 @@
 #include "service/formats/decode.h"
 #include "tests/gpu/stats_blocks.h"
 
-enum { TILE = 4096, CHUNK = 512 << 10, PATTERN = 1 << 20 };
+enum { TILE = WD_STATS_TILE, CHUNK = 512 << 10, PATTERN = 1 << 20 };
 enum { F16, MEMORY, F32, STATS, PLAIN, WAYS };
 static const char *const names[WAYS] = {"f16", "memory", "f32", "stats", "plain"};
 
@@ -31,7 +31,7 @@ struct bench {
   const struct wd_type_info *type;
   size_t elements;
   uint8_t *blocks, *out;
-  float tile[TILE];
+  struct wd_stats_tile tile;
   struct wd_stats stats;
 };
 
@@ -56,16 +56,19 @@ static double go(struct bench *b, int way) {
   const size_t piece = way == F16 || way == MEMORY ? CHUNK : TILE;
   const size_t elements = way == PLAIN ? b->elements / 8 : b->elements;
   wd_decode_fn *decode = b->path->decode[b->type->type][way == F16 || way == MEMORY ? WD_OUT_F16 : WD_OUT_F32];
-  wd_stats_add_fn *add = way == PLAIN ? wd_stats_add : wd_stats_add_on_path(b->path->name);
   wd_stats_clear(&b->stats);
   double start = one_thread_seconds();
   for (size_t at = 0; at < elements; at += piece) {
     size_t n = elements - at < piece ? elements - at : piece;
     const uint8_t *blocks = b->blocks + bytes_of(b->type, at);
-    void *out = way == F16 ? b->out : way == MEMORY ? b->out + 2 * at : (void *)b->tile;
-    decode(blocks, n / b->type->block_elements, 1, out);
-    if (way == STATS || way == PLAIN) {
-      add(&b->stats, b->tile, n);
+    const size_t n_blocks = n / b->type->block_elements;
+    if (way == STATS) {
+      wd_stats_add_blocks(&b->stats, b->path, b->type, blocks, n_blocks, 1, &b->tile);
+    } else {
+      decode(blocks, n_blocks, 1, way == F16 ? b->out : way == MEMORY ? b->out + 2 * at : (void *)b->tile.values);
+    }
+    if (way == PLAIN) {
+      wd_stats_add(&b->stats, b->tile.values, n);
     }
     __asm__ volatile("" ::: "memory");  // every piece counts
   }
@@ -94,12 +97,13 @@ static void print_row(struct bench *b, const struct one_thread *options, bool fi
 }
 
 static int run(const struct one_thread *options) {
-  struct bench *b = calloc(1, sizeof *b);
+  struct bench *b = aligned_alloc(_Alignof(struct bench), sizeof *b);
   struct wd_error err;
   int status = WD_EXIT_FAILED;
   if (!b) {
     return status;
   }
+  memset(b, 0, sizeof *b);
   if (wd_decode_path_choose(options->path, &b->path, &err) != WD_OK) {
     fprintf(stderr, "stats_rate: %s\n", err.message);
     status = WD_EXIT_USAGE;

@@ -5,7 +5,7 @@
 // and each tile is summed (CRC) and looked over while it is still in the cache:
 //
 //   file ──pread──► window (256 KiB) ──decode──► tile of the output ──► crc32c, NaN and infinities
-//                                        └─────► float tile ──► statistics
+//                                        └─────► tile of codes or float32 ──► statistics
 //
 // Bytes that were read ahead are decoded where they are.
 //
@@ -22,7 +22,6 @@
 
 #define WINDOW_BYTES ((size_t)256 << 10)
 #define TILE_ELEMENTS ((size_t)32 << 10)  // of output: a multiple of every block's elements
-#define FLOAT_TILE ((size_t)4 << 10)      // of float32 values
 #define GAP_BYTES ((uint64_t)32 << 10)    // between two runs: read through it rather than read twice
 
 struct worker {
@@ -30,7 +29,7 @@ struct worker {
   const uint8_t *blocks;  // what is decoded: the window, or bytes that were read ahead
   uint64_t window_begin;  // blocks of the tensor that it holds
   uint64_t window_end;
-  float *values;
+  struct wd_stats_tile *tile;
   struct wd_factors factors;
 };
 
@@ -104,21 +103,37 @@ static void decode_elements(wd_decode_fn *decode, const struct wd_type_info *typ
   }
 }
 
-// Decodes n elements, from `skip` on at `blocks`, as float32, and hands them on in tiles.
-static void each_value(struct worker *w, const struct wd_decode_path *path, struct wd_job *job, const uint8_t *blocks,
-                       uint64_t skip, uint64_t n, float factor) {
-  wd_stats_add_fn *add_stats = wd_stats_add_on_path(path->name);
+// Counts the NaN and infinities among n elements, from `skip` on at `blocks`.
+static void count_special(struct worker *w, const struct wd_decode_path *path, struct wd_job *job,
+                          const uint8_t *blocks, uint64_t skip, uint64_t n, float factor) {
   wd_decode_fn *decode = path->decode[job->type->type][WD_OUT_F32];
   for (uint64_t done = 0; done < n;) {
     // A tile ends on a block's border where it can, so that the next one starts without decoding a block twice.
-    uint64_t step = wd_min_u64(n - done, FLOAT_TILE - (skip + done) % job->type->block_elements);
-    decode_elements(decode, job->type, 4, blocks, skip + done, step, factor, (uint8_t *)w->values);
-    if (job->stats) {
-      add_stats(job->stats, w->values, step);
-    } else {
-      wd_count_special(job->output, w->values, step, &job->counts);
-    }
+    uint64_t step = wd_min_u64(n - done, WD_STATS_TILE - (skip + done) % job->type->block_elements);
+    decode_elements(decode, job->type, 4, blocks, skip + done, step, factor, (uint8_t *)w->tile->values);
+    wd_count_special(job->output, w->tile->values, step, &job->counts);
     done += step;
+  }
+}
+
+// Adds n elements, from `skip` on at `blocks`, to the job's statistics.
+static void add_stats(struct worker *w, const struct wd_decode_path *path, struct wd_job *job, const uint8_t *blocks,
+                      uint64_t skip, uint64_t n, float factor) {
+  const struct wd_type_info *type = job->type;
+  const uint64_t per_block = type->block_elements;
+  while (n) {
+    uint64_t step = n / per_block * per_block;
+    const uint8_t *at = blocks + skip / per_block * type->block_bytes;
+    if (skip % per_block == 0 && step > 0) {
+      wd_stats_add_blocks(job->stats, path, type, at, step / per_block, factor, w->tile);
+    } else {
+      step = wd_min_u64(n, per_block - skip % per_block);
+      decode_elements(path->decode[type->type][WD_OUT_F32], type, 4, at, skip % per_block, step, factor,
+                      (uint8_t *)w->tile->values);
+      wd_stats_path(path->name).add(job->stats, w->tile->values, step);
+    }
+    skip += step;
+    n -= step;
   }
 }
 
@@ -151,13 +166,13 @@ static enum wd_status run_elements(struct worker *w, const struct wd_decode_path
     uint64_t clock;
     wd_stage_lap(job, WD_STAGES, &clock);
     if (job->stats) {
-      each_value(w, path, job, blocks, skip, step, factor);
+      add_stats(w, path, job, blocks, skip, step, factor);
       wd_stage_lap(job, WD_STAGE_DECODE, &clock);
     } else {
       decode_elements(path->decode[type->type][job->output], type, element_bytes, blocks, skip, step, factor, *out);
       wd_stage_lap(job, WD_STAGE_DECODE, &clock);
       if (wd_any_special(job->output, *out, step)) {
-        each_value(w, path, job, blocks, skip, step, factor);
+        count_special(w, path, job, blocks, skip, step, factor);
         if (!passes_through(type->type, job->output)) {
           wd_unify_nans(job->output, *out, step);
         }
@@ -240,7 +255,7 @@ static void cpu_destroy(struct wd_backend *backend) {
   struct cpu_backend *cpu = of(backend);
   for (uint32_t i = 0; i < cpu->n_workers; i++) {
     free(cpu->workers[i].window);
-    free(cpu->workers[i].values);
+    free(cpu->workers[i].tile);
   }
   free(cpu);
 }
@@ -257,13 +272,13 @@ enum wd_status wd_cpu_backend_create(uint32_t workers, const char *simd, struct 
   cpu->base.memory = wd_plain_memory;
   cpu->base.stats_elements = (uint64_t)1 << 20;
   cpu->base.here_elements = UINT64_MAX;
-  cpu->base.worker_bytes = cpu->base.reader_bytes = WINDOW_BYTES + FLOAT_TILE * sizeof(float);
+  cpu->base.worker_bytes = cpu->base.reader_bytes = WINDOW_BYTES + sizeof(struct wd_stats_tile);
   cpu->n_workers = workers;
   enum wd_status status = wd_decode_path_choose(simd, &cpu->path, err);
   for (uint32_t i = 0; !status && i < workers; i++) {
     cpu->workers[i].window = aligned_alloc(4096, WINDOW_BYTES);
-    cpu->workers[i].values = aligned_alloc(4096, FLOAT_TILE * sizeof(float));
-    if (!cpu->workers[i].window || !cpu->workers[i].values) {
+    cpu->workers[i].tile = aligned_alloc(_Alignof(struct wd_stats_tile), sizeof(struct wd_stats_tile));
+    if (!cpu->workers[i].window || !cpu->workers[i].tile) {
       status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for %u workers of the CPU backend", workers);
     }
   }

@@ -14,11 +14,6 @@ void wd_stats_clear(struct wd_stats *stats) {
 }
 
 void wd_stats_add(struct wd_stats *stats, const float *values, size_t n) {
-  // Thresholds on |x| as bits, from rounding to nearest even: 65520 and above becomes infinity as FP16; up to 2^-25
-  // becomes zero; below 2^-14 - 2^-25 becomes subnormal.
-  const uint32_t overflow = 0x477ff000;
-  const uint32_t underflow = 0x33000000;
-  const uint32_t normal = 0x387fe000;
   stats->count += n;
   for (size_t i = 0; i < n; i++) {
     uint32_t bits = wd_float_bits(values[i]);
@@ -44,15 +39,7 @@ void wd_stats_add(struct wd_stats *stats, const float *values, size_t n) {
       stats->zeros++;
       continue;
     }
-    if (magnitude >= overflow) {
-      stats->f16_overflows++;
-    } else if (magnitude < normal) {
-      if (magnitude <= underflow) {
-        stats->f16_underflows++;
-      } else {
-        stats->f16_subnormals++;
-      }
-    }
+    wd_stats_count_fate(stats, magnitude);
     uint64_t m = (magnitude & 0x7fffff) | (uint32_t)(exponent != 0) << 23;
     struct wd_stats_bin *bin = &stats->bins[negative][exponent];
     bin->count++;
@@ -66,18 +53,47 @@ void wd_stats_add(struct wd_stats *stats, const float *values, size_t n) {
   stats->max += 0.0f;
 }
 
-wd_stats_add_fn *wd_stats_add_on_path(const char *path) {
+static bool add_no_codes(struct wd_stats *stats, const struct wd_codes *codes, size_t n) {
+  (void)stats;
+  (void)codes;
+  (void)n;
+  return false;
+}
+
+struct wd_stats_path wd_stats_path(const char *path) {
 #ifdef __x86_64__
   // Every processor with AVX2 has FMA too, but for a few that nobody makes any more.
   if (strcmp(path, "avx2") == 0 && __builtin_cpu_supports("fma")) {
-    return wd_stats_add_avx2;
+    return (struct wd_stats_path){wd_stats_add_avx2, wd_stats_add_codes_avx2};
   }
   if (strcmp(path, "avx512") == 0) {
-    return wd_stats_add_avx512;
+    return (struct wd_stats_path){wd_stats_add_avx512, wd_stats_add_codes_avx512};
   }
 #endif
   (void)path;
-  return wd_stats_add;
+  return (struct wd_stats_path){wd_stats_add, add_no_codes};
+}
+
+void wd_stats_add_blocks(struct wd_stats *stats, const struct wd_decode_path *path, const struct wd_type_info *type,
+                         const uint8_t *blocks, size_t n_blocks, float factor, struct wd_stats_tile *tile) {
+  const struct wd_stats_path way = wd_stats_path(path->name);
+  const size_t per_block = type->block_elements;
+  wd_codes_fn *take_apart = factor == 1 ? path->codes[type->type] : NULL;
+  while (n_blocks > 0) {
+    const size_t step = n_blocks < WD_STATS_TILE / per_block ? n_blocks : WD_STATS_TILE / per_block;
+    const size_t n = step * per_block;
+    bool added = false;
+    if (take_apart && n % WD_CODES_GRAIN == 0) {
+      take_apart(blocks, step, &tile->codes);
+      added = way.add_codes(stats, &tile->codes, n);
+    }
+    if (!added) {
+      path->decode[type->type][WD_OUT_F32](blocks, step, factor, tile->values);
+      way.add(stats, tile->values, n);
+    }
+    blocks += step * type->block_bytes;
+    n_blocks -= step;
+  }
 }
 
 void wd_stats_merge(struct wd_stats *stats, const struct wd_stats *other) {

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "service/formats/decode.h"
+
 // Exponent fields of finite floats: 0 (zeros and subnormals) to 254.
 #define WD_STATS_EXPONENTS 255
 
@@ -53,9 +55,31 @@ typedef void wd_stats_add_fn(struct wd_stats *stats, const float *values, size_t
 // One value after another, on any processor: what the others are held to.
 void wd_stats_add(struct wd_stats *stats, const float *values, size_t n);
 
-// The fastest one for the decode path of this name (see formats/decode.h) on this processor. It may keep the sums in
-// other bins than wd_stats_add does.
-wd_stats_add_fn *wd_stats_add_on_path(const char *path);
+// Adds n elements that are small integers times scales, without making them: many times as fast. False, and nothing is
+// added, where they are out of the ordinary (NaN, infinite, very large or small or uneven scales, sums that would be
+// rounded, n not a multiple of WD_CODES_GRAIN) or the path has no way to: then they must be decoded and added as
+// values.
+typedef bool wd_stats_add_codes_fn(struct wd_stats *stats, const struct wd_codes *codes, size_t n);
+
+// How statistics are taken on a decode path. The sums may be in other bins than wd_stats_add has them.
+struct wd_stats_path {
+  wd_stats_add_fn *add;
+  wd_stats_add_codes_fn *add_codes;
+};
+
+// The fastest way for the decode path of this name (see formats/decode.h) on this processor.
+struct wd_stats_path wd_stats_path(const char *path);
+
+// Room for a tile, for wd_stats_add_blocks.
+#define WD_STATS_TILE WD_CODES_TILE
+struct wd_stats_tile {
+  float values[WD_STATS_TILE] WD_VECTORS;
+  struct wd_codes codes;
+};
+
+// Decodes whole blocks and adds their elements, the fastest way there is. `factor` is as for decoders.
+void wd_stats_add_blocks(struct wd_stats *stats, const struct wd_decode_path *path, const struct wd_type_info *type,
+                         const uint8_t *blocks, size_t n_blocks, float factor, struct wd_stats_tile *tile);
 
 // Adds what `other` has seen.
 void wd_stats_merge(struct wd_stats *stats, const struct wd_stats *other);

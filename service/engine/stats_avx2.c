@@ -169,9 +169,189 @@ SIMD_FN void doubles_store(double *p, doubles v) {
   _mm256_storeu_pd(p, v);
 }
 
-// The algorithm, over the vectors above.
+// ---- Codes ---------------------------------------------------------------------------------------------------------
+
+typedef __m256 floats;
+
+SIMD_FN bytes codes_load(const int8_t *p) {
+  return _mm256_load_si256((const __m256i *)p);
+}
+
+SIMD_FN bytes bytes_abs(bytes v) {
+  return _mm256_abs_epi8(v);
+}
+
+// Of the sixteen bytes of each lane, unsigned, four: of the first eight those at even places (0) or at odd ones (1), or
+// of the last eight (2, 3).
+SIMD_FN floats floats_of_bytes(bytes v, int i) {
+  const __m128i first = _mm_setr_epi32((int)0x80808000, (int)0x80808002, (int)0x80808004, (int)0x80808006);
+  const __m128i these = _mm_add_epi32(first, _mm_set1_epi32(i % 2 + i / 2 * 8));
+  return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(these)));
+}
+
+// Each lane one of the floats at p.
+SIMD_FN floats floats_of_lanes(const float *p) {
+  __m256 both = _mm256_castpd_ps(_mm256_broadcast_sd((const double *)p));
+  return _mm256_permutevar_ps(both, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+}
+
+SIMD_FN floats floats_abs(floats v) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+}
+
+SIMD_FN floats floats_set(float value) {
+  return _mm256_set1_ps(value);
+}
+
+SIMD_FN floats floats_load(const float *p) {
+  return _mm256_loadu_ps(p);
+}
+
+SIMD_FN words words_of_floats(floats v) {
+  return _mm256_castps_si256(v);
+}
+
+SIMD_FN words words_subtract(words a, words b) {
+  return _mm256_sub_epi32(a, b);
+}
+
+SIMD_FN floats floats_min(floats a, floats b) {
+  return _mm256_min_ps(a, b);
+}
+
+SIMD_FN floats floats_max(floats a, floats b) {
+  return _mm256_max_ps(a, b);
+}
+
+SIMD_FN floats floats_add(floats a, floats b) {
+  return _mm256_add_ps(a, b);
+}
+
+SIMD_FN floats floats_subtract(floats a, floats b) {
+  return _mm256_sub_ps(a, b);
+}
+
+SIMD_FN floats floats_divide(floats a, floats b) {
+  return _mm256_div_ps(a, b);
+}
+
+SIMD_FN floats floats_multiply(floats a, floats b) {
+  return _mm256_mul_ps(a, b);
+}
+
+SIMD_FN floats floats_multiply_add(floats a, floats b, floats c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+
+SIMD_FN void floats_store(float *p, floats v) {
+  _mm256_storeu_ps(p, v);
+}
+
+SIMD_FN words words_of_signs(floats v) {
+  return _mm256_srai_epi32(_mm256_castps_si256(v), 31);
+}
+
+// The upper 16 bits of two vectors of floats, by turns. With multipliers, since the units that shuffle and shift have
+// more to do than these.
+SIMD_FN words uppers(floats first, floats second) {
+  const __m256i upper = _mm256_set1_epi32(1 << 16);
+  __m256i moved = _mm256_madd_epi16(_mm256_castps_si256(first), upper);
+  return _mm256_blend_epi16(moved, _mm256_castps_si256(second), 0xaa);
+}
+
+// Their exponents as 16 bits, under a ninth one with the sign.
+SIMD_FN words exponents_of_uppers(words v) {
+  return _mm256_mulhi_epu16(v, _mm256_set1_epi16(1 << 9));
+}
+
+// The exponent fields of four vectors of floats that are not negative, a byte each, in the order of the bytes that
+// floats_of_bytes made them of.
+SIMD_FN bytes bytes_of_exponents(const floats v[4]) {
+  return _mm256_packus_epi16(exponents_of_uppers(uppers(v[0], v[1])), exponents_of_uppers(uppers(v[2], v[3])));
+}
+
+// The same of any floats, and bytes with their signs.
+SIMD_FN bytes bytes_of_parts(const floats v[4], bytes *signs) {
+  const __m256i low = _mm256_set1_epi16(0xff);
+  __m256i first = uppers(v[0], v[1]), last = uppers(v[2], v[3]);
+  *signs = _mm256_packs_epi16(first, last);
+  return _mm256_packus_epi16(_mm256_and_si256(exponents_of_uppers(first), low),
+                             _mm256_and_si256(exponents_of_uppers(last), low));
+}
+
+SIMD_FN int bytes_any_negative(bytes v) {
+  return _mm256_movemask_epi8(v) != 0;
+}
+
+SIMD_FN bytes bytes_subtract(bytes a, bytes b) {
+  return _mm256_sub_epi8(a, b);
+}
+
+// a + b, at most 255.
+SIMD_FN bytes bytes_add_most(bytes a, bytes b) {
+  return _mm256_adds_epu8(a, b);
+}
+
+// v, with the highest bit set where that of `sign` is, or is not.
+SIMD_FN bytes bytes_or_sign(bytes v, bytes sign) {
+  return _mm256_or_si256(v, _mm256_and_si256(sign, bytes_set(-128)));
+}
+SIMD_FN bytes bytes_or_no_sign(bytes v, bytes sign) {
+  return _mm256_or_si256(v, _mm256_andnot_si256(sign, bytes_set(-128)));
+}
+
+// The sums of four bytes, signed, and of the squares of four that are 0 to 128: times their negations, which fit.
+SIMD_FN words words_of_sums(bytes v) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(bytes_set(1), v), _mm256_set1_epi16(1));
+}
+SIMD_FN words words_of_squares(bytes v) {
+  __m256i negative = _mm256_sub_epi8(_mm256_setzero_si256(), v);
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(v, negative), _mm256_set1_epi16(-1));
+}
+
+// The sums of each four words of a lane, of four vectors, in order.
+SIMD_FN words words_of_lanes(const words v[4]) {
+  __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+  __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+  __m256i sums = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+  return _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+// Signed words at p.
+SIMD_FN doubles doubles_of_words(const uint32_t *p) {
+  return _mm256_cvtepi32_pd(_mm_load_si128((const __m128i *)p));
+}
+
+SIMD_FN doubles doubles_multiply(doubles a, doubles b) {
+  return _mm256_mul_pd(a, b);
+}
+
+SIMD_FN doubles doubles_abs(doubles v) {
+  return _mm256_andnot_pd(_mm256_set1_pd(-0.0), v);
+}
+
+SIMD_FN doubles doubles_or(doubles a, doubles b) {
+  return _mm256_or_pd(a, b);
+}
+
+SIMD_FN doubles doubles_max(doubles a, doubles b) {
+  return _mm256_max_pd(a, b);
+}
+
+// The powers of two that are not greater, of positive numbers; 0 of 0.
+SIMD_FN doubles doubles_power(doubles v) {
+  return _mm256_and_pd(v, _mm256_castsi256_pd(_mm256_set1_epi64x(0x7ff0000000000000)));
+}
+
+// The algorithms, over the vectors above.
 #include "service/engine/stats_tile.h"
+// After that.
+#include "service/engine/stats_codes.h"
 
 void wd_stats_add_avx2(struct wd_stats *stats, const float *values, size_t n) {
   add_tiles(stats, values, n);
+}
+
+bool wd_stats_add_codes_avx2(struct wd_stats *stats, const struct wd_codes *codes, size_t n) {
+  return add_codes(stats, codes, n);
 }

@@ -186,10 +186,23 @@ static void count_half(const uint8_t *p, size_t n, int half, uint32_t counts[8])
   }
 }
 
+// Counts the bytes 0x70 to 0x7f of n at p, where there is room for TILE. `last` has the greatest of them at each
+// position.
+static void count_places(uint8_t *p, size_t n, bytes last, uint32_t counts[EXPONENTS]) {
+  const size_t padded = (n + BLOCK - 1) / BLOCK * BLOCK;
+  memset(p + n, 0xff, padded - n);
+  count_half(p, padded, 0, counts);
+  // Types with one scale for many values, and small codes, have no more than eight exponents in a tile.
+  if (bytes_any_above(last, 0x77)) {
+    count_half(p, padded, 1, counts + 8);
+  } else {
+    memset(counts + 8, 0, 8 * sizeof counts[0]);
+  }
+}
+
 // counts[sign][i]: the values with the exponent top - i. None has a greater exponent.
 static void count_exponents(const float *values, size_t n, uint32_t top, uint32_t counts[2][EXPONENTS]) {
   _Alignas(64) uint8_t places[2][TILE];
-  const size_t padded = (n + BLOCK - 1) / BLOCK * BLOCK;
   bytes last[2] = {bytes_set(-1), bytes_set(-1)};
   for (size_t i = 0; i < n; i += BYTES) {
     bytes positive, negative;
@@ -200,14 +213,7 @@ static void count_exponents(const float *values, size_t n, uint32_t top, uint32_
     last[1] = bytes_max_signed(last[1], negative);
   }
   for (int sign = 0; sign < 2; sign++) {
-    memset(places[sign] + n, 0xff, padded - n);
-    count_half(places[sign], padded, 0, counts[sign]);
-    // Types with one scale for many values, and small codes, have no more than eight exponents in a tile.
-    if (bytes_any_above(last[sign], 0x77)) {
-      count_half(places[sign], padded, 1, counts[sign] + 8);
-    } else {
-      memset(counts[sign] + 8, 0, 8 * sizeof counts[sign][0]);
-    }
+    count_places(places[sign], n, last[sign], counts[sign]);
   }
 }
 
@@ -345,22 +351,25 @@ static void add_numbers(struct wd_stats *stats, const float *values, size_t n, u
   add_sums(stats, lowest, sum, squares);
 }
 
+static void add_extremes(struct wd_stats *stats, const float *values, size_t n, const struct survey *s) {
+  const float least = float_of(s->least >= SIGN ? s->least : find_nearest(values, n));
+  const float greatest = float_of(s->greatest < SIGN ? s->greatest : SIGN | find_nearest(values, n));
+  stats->min = (!stats->seen || least < stats->min ? least : stats->min) + 0.0f;
+  stats->max = (!stats->seen || greatest > stats->max ? greatest : stats->max) + 0.0f;
+  stats->seen = 1;
+}
+
 // n is at most TILE.
 static void add_tile(struct wd_stats *stats, const float *values, size_t n) {
   const struct survey s = look_over(values, n);
-  const bool any_positive = s.greatest < SIGN, any_negative = s.least >= SIGN;
-  uint32_t most = any_positive ? s.greatest : 0;
-  most = any_negative && s.least - SIGN > most ? s.least - SIGN : most;
+  uint32_t most = s.greatest < SIGN ? s.greatest : 0;
+  most = s.least >= SIGN && s.least - SIGN > most ? s.least - SIGN : most;
   const uint32_t top = most >> 23;
   if (s.zeros < n && (top < LEAST_TOP || top > GREATEST_TOP)) {
     wd_stats_add(stats, values, n);
     return;
   }
-  const float least = float_of(any_negative ? s.least : find_nearest(values, n));
-  const float greatest = float_of(any_positive ? s.greatest : SIGN | find_nearest(values, n));
-  stats->min = (!stats->seen || least < stats->min ? least : stats->min) + 0.0f;
-  stats->max = (!stats->seen || greatest > stats->max ? greatest : stats->max) + 0.0f;
-  stats->seen = 1;
+  add_extremes(stats, values, n, &s);
   stats->count += n;
   stats->zeros += s.zeros;
   if (s.zeros < n) {

@@ -28,10 +28,28 @@ static inline uint32_t wd_output_bytes(enum wd_output output) {
 // rounded to the output; 1 leaves them as they are. Other types ignore it.
 typedef void wd_decode_fn(const uint8_t *blocks, size_t n_blocks, float factor, void *out);
 
+// Elements as small integers: element i is code[i] * scale[i / 16], or, where `biased`, code[i] * scale[i / 16] +
+// bias[i / 16], which is rounded to float32 once; the product needs no rounding.
+#define WD_CODES_TILE 4096  // elements at most: a multiple of every block's
+#define WD_CODES_GROUP 16
+#define WD_CODES_GRAIN 256  // what adds them up wants a multiple of it
+#define WD_VECTORS __attribute__((aligned(64)))
+struct wd_codes {
+  bool biased;  // then no code is negative
+  int8_t code[WD_CODES_TILE] WD_VECTORS;
+  float scale[WD_CODES_TILE / WD_CODES_GROUP] WD_VECTORS;
+  float bias[WD_CODES_TILE / WD_CODES_GROUP] WD_VECTORS;
+};
+
+// Takes n_blocks blocks apart into codes, as values with a factor of 1 would be: no more elements than WD_CODES_TILE, and a
+// multiple of 16 of them.
+typedef void wd_codes_fn(const uint8_t *blocks, size_t n_blocks, struct wd_codes *out);
+
 struct wd_decode_path {
   const char *name;
   bool (*supported)(void);                                  // by this CPU
   wd_decode_fn *decode[WD_TYPE_COUNT][WD_DECODED_OUTPUTS];  // none NULL
+  wd_codes_fn *codes[WD_TYPE_COUNT];                        // NULL for types not made of such, and on some paths
 };
 
 // Every path of this build, best first; the last is "portable". Ends with NULL.

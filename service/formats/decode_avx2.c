@@ -4,4 +4,4 @@
 // The decoders, over the vectors above.
 #include "service/formats/simd_path.h"
 
-const struct wd_decode_path wd_path_avx2 = {"avx2", wd_cpu_has_avx2, {WD_TYPES(WD_PATH_ROW)}};
+const struct wd_decode_path wd_path_avx2 = {"avx2", wd_cpu_has_avx2, {WD_TYPES(WD_PATH_ROW)}, {CODES_ROWS}};

@@ -5,4 +5,4 @@
 // The decoders, over the vectors above.
 #include "service/formats/simd_path.h"
 
-const struct wd_decode_path wd_path_avx512 = {"avx512", wd_cpu_has_avx512, {WD_TYPES(WD_PATH_ROW)}};
+const struct wd_decode_path wd_path_avx512 = {"avx512", wd_cpu_has_avx512, {WD_TYPES(WD_PATH_ROW)}, {CODES_ROWS}};

@@ -7,7 +7,8 @@
 //
 //   block bytes ──shift, mask, look up──► int8 × 16 ──convert──► float × 16 ──× scale (+ bias)──► F16, BF16 or F32
 //
-// Where few codes share a scale, F16 and BF16 come from tables of results instead: see simd_table.h.
+// Where few codes share a scale, F16 and BF16 come from tables of results instead: see simd_table.h. For statistics the
+// codes and their scales themselves are the output.
 //
 // Loads stay within the block, even the last one: nothing beyond the input is ever read.
 #ifndef WD_FORMATS_SIMD_H
@@ -86,11 +87,24 @@ SIMD_FN __m256i where_bit(__m256i bytes, int bit, int set) {
 
 // ---- Output --------------------------------------------------------------------------------------------------------
 
-// Where the values go, in order. `output` is constant in every decoder, so the switch is too.
+// Where the values go, in order. `output` and `codes` are constant in every decoder, so each switch is too.
 struct sink {
   uint8_t *at;
   enum wd_output output;
+  bool codes;  // codes go to `at`, and to these for every sixteen of them a scale and, if any, a bias
+  float *scales, *biases;
 };
+
+SIMD_FN void put_code_bytes(struct sink *sink, __m256i codes) {
+  _mm256_storeu_si256((__m256i *)sink->at, codes);
+  sink->at += 32;
+}
+
+SIMD_FN void put_pair(float **at, float lo, float hi) {
+  (*at)[0] = lo;
+  (*at)[1] = hi;
+  *at += 2;
+}
 
 SIMD_FN void put(struct sink *sink, vec16 v) {
   switch (sink->output) {
@@ -109,6 +123,11 @@ SIMD_FN void put(struct sink *sink, vec16 v) {
 // 32 codes times a scale.
 SIMD_FN void put_32(struct sink *sink, __m256i codes, float scale) {
   vec16 first, last;
+  if (sink->codes) {
+    put_code_bytes(sink, codes);
+    put_pair(&sink->scales, scale, scale);
+    return;
+  }
   vec_of_32_i8(codes, &first, &last);
   put(sink, vec_mul(first, vec_set(scale)));
   put(sink, vec_mul(last, vec_set(scale)));
@@ -117,6 +136,11 @@ SIMD_FN void put_32(struct sink *sink, __m256i codes, float scale) {
 // 32 codes of which each half has its scale.
 SIMD_FN void put_halves(struct sink *sink, __m256i codes, float lo, float hi) {
   vec16 first, last;
+  if (sink->codes) {
+    put_code_bytes(sink, codes);
+    put_pair(&sink->scales, lo, hi);
+    return;
+  }
   vec_of_32_i8(codes, &first, &last);
   put(sink, vec_mul(first, vec_set(lo)));
   put(sink, vec_mul(last, vec_set(hi)));
@@ -126,6 +150,12 @@ SIMD_FN void put_halves(struct sink *sink, __m256i codes, float lo, float hi) {
 // bias, scales have at most 17 bits (a half times six) and codes five, so the product needs no rounding.
 SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float bias) {
   vec16 first, last;
+  if (sink->codes) {
+    put_code_bytes(sink, codes);
+    put_pair(&sink->scales, scale, scale);
+    put_pair(&sink->biases, bias, bias);
+    return;
+  }
   vec_of_32_i8(codes, &first, &last);
   put(sink, vec_exact_mul_add(first, vec_set(scale), vec_set(bias)));
   put(sink, vec_exact_mul_add(last, vec_set(scale), vec_set(bias)));
@@ -133,9 +163,25 @@ SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float 
 
 SIMD_FN void put_halves_biased(struct sink *sink, __m256i codes, const float scales[2], const float biases[2]) {
   vec16 first, last;
+  if (sink->codes) {
+    put_code_bytes(sink, codes);
+    put_pair(&sink->scales, scales[0], scales[1]);
+    put_pair(&sink->biases, biases[0], biases[1]);
+    return;
+  }
   vec_of_32_i8(codes, &first, &last);
   put(sink, vec_exact_mul_add(first, vec_set(scales[0]), vec_set(biases[0])));
   put(sink, vec_exact_mul_add(last, vec_set(scales[1]), vec_set(biases[1])));
+}
+
+// Thirty-two codes that are stored as they are, times a scale.
+SIMD_FN void put_stored_32(struct sink *sink, const uint8_t *codes, float scale) {
+  if (sink->codes) {
+    put_32(sink, load_32(codes), scale);
+    return;
+  }
+  put(sink, vec_mul(vec_load_i8(codes), vec_set(scale)));
+  put(sink, vec_mul(vec_load_i8(codes + 16), vec_set(scale)));
 }
 
 // ---- A block of 256 codes in memory --------------------------------------------------------------------------------
@@ -156,13 +202,35 @@ SIMD_FN void set_codes(struct codes *codes, int k, __m256i values) {
 
 // Sixteen scales, each for sixteen codes.
 SIMD_FN void put_codes(struct sink *sink, const struct codes *codes, const float scales[16]) {
+  if (sink->codes) {
+    memcpy(sink->at, codes, sizeof *codes);
+    memcpy(sink->scales, scales, 16 * sizeof *scales);
+    sink->at += sizeof *codes;
+    sink->scales += 16;
+    return;
+  }
   UNROLL for (int k = 0; k < 16; k++) {
     put(sink, vec_mul(vec_load_i8(codes->at + 16 * k), vec_set(scales[k])));
   }
 }
 
+// Each of eight values twice.
+SIMD_FN void put_twice(float **at, const float values[8]) {
+  __m256 v = _mm256_loadu_ps(values);
+  _mm256_storeu_ps(*at, _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)));
+  _mm256_storeu_ps(*at + 8, _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)));
+  *at += 16;
+}
+
 // Eight scales, each for 32 codes, then eight biases. See put_32_biased.
 SIMD_FN void put_codes_biased(struct sink *sink, const struct codes *codes, const float scales[16]) {
+  if (sink->codes) {
+    memcpy(sink->at, codes, sizeof *codes);
+    sink->at += sizeof *codes;
+    put_twice(&sink->scales, scales);
+    put_twice(&sink->biases, scales + 8);
+    return;
+  }
   UNROLL for (int k = 0; k < 16; k++) {
     vec16 scale = vec_set(scales[k / 2]), bias = vec_set(scales[8 + k / 2]);
     put(sink, vec_exact_mul_add(vec_load_i8(codes->at + 16 * k), scale, bias));

@@ -9,16 +9,16 @@
 #include "service/formats/simd_small.h"
 
 // One element a block: sixteen at a time; what is left goes through a buffer of sixteen.
-#define LOOP_1(name, bytes, width, sink)                    \
-  for (; n_blocks >= 16; n_blocks -= 16, b += 16 * bytes) { \
-    put(&sink, load_##name(b, sink.output));                \
-  }                                                         \
-  if (n_blocks > 0) {                                       \
-    uint8_t padded[16 * bytes] = {0}, values[16 * 4];       \
-    struct sink rest = {values, sink.output};               \
-    memcpy(padded, b, (bytes)*n_blocks);                    \
-    put(&rest, load_##name(padded, sink.output));           \
-    memcpy(sink.at, values, (width)*n_blocks);              \
+#define LOOP_1(name, bytes, width, sink)                         \
+  for (; n_blocks >= 16; n_blocks -= 16, b += 16 * bytes) {      \
+    put(&sink, load_##name(b, sink.output));                     \
+  }                                                              \
+  if (n_blocks > 0) {                                            \
+    uint8_t padded[16 * bytes] = {0}, values[16 * 4];            \
+    struct sink rest = {values, sink.output, false, NULL, NULL}; \
+    memcpy(padded, b, (bytes)*n_blocks);                         \
+    put(&rest, load_##name(padded, sink.output));                \
+    memcpy(sink.at, values, (width)*n_blocks);                   \
   }
 
 #define LOOP_BLOCKS(name, bytes, width, sink)    \
@@ -32,7 +32,7 @@
 
 #define DECODER(name, elements, bytes, output, width)                                                \
   static void decode_##name##_##output(const uint8_t *b, size_t n_blocks, float factor, void *out) { \
-    struct sink sink = {out, WD_OUT_##output};                                                       \
+    struct sink sink = {out, WD_OUT_##output, false, NULL, NULL};                                    \
     (void)factor;                                                                                    \
     if (WD_SAME(WD_##name, WD_OUT_##output)) {                                                       \
       wd_copy(out, b, (bytes)*n_blocks);                                                             \
@@ -45,5 +45,62 @@
   DECODER(name, elements, bytes, BF16, 2)   \
   DECODER(name, elements, bytes, F32, 4)
 WD_TYPES(DECODERS)
+
+// ---- Codes ---------------------------------------------------------------------------------------------------------
+
+// X(name, biased) for the types that are codes times a scale (plus a bias) whose products need no rounding: a half
+// times small integers, or a power of two. Those of Q8_K need it. I8 comes by itself.
+#define CODED(X)    \
+  X(Q4_0, false)    \
+  X(Q4_1, true)     \
+  X(Q5_0, false)    \
+  X(Q5_1, true)     \
+  X(Q8_0, false)    \
+  X(Q8_1, false)    \
+  X(Q2_K, true)     \
+  X(Q3_K, false)    \
+  X(Q4_K, true)     \
+  X(Q5_K, true)     \
+  X(Q6_K, false)    \
+  X(IQ2_XXS, false) \
+  X(IQ2_XS, false)  \
+  X(IQ3_XXS, false) \
+  X(IQ1_S, false)   \
+  X(IQ4_NL, false)  \
+  X(IQ3_S, false)   \
+  X(IQ2_S, false)   \
+  X(IQ4_XS, false)  \
+  X(IQ1_M, false)   \
+  X(TQ1_0, false)   \
+  X(TQ2_0, false)   \
+  X(MXFP4, false)   \
+  X(NVFP4, false)   \
+  X(Q1_0, false)    \
+  X(Q2_0, false)
+
+static void codes_I8(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {
+  memcpy(out->code, b, n_blocks);
+  out->biased = false;
+  for (size_t i = 0; i < n_blocks / WD_CODES_GROUP; i++) {
+    out->scale[i] = 1;
+  }
+}
+
+#define BLOCK_BYTES(name, id, elements, bytes) BYTES_##name = (bytes),
+enum { WD_TYPES(BLOCK_BYTES) };
+
+#define TAKE_APART(name, is_biased)                                                                            \
+  static void codes_##name(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {                          \
+    struct sink sink = {.at = (uint8_t *)out->code, .codes = true, .scales = out->scale, .biases = out->bias}; \
+    out->biased = is_biased;                                                                                   \
+    for (; n_blocks > 0; n_blocks--, b += BYTES_##name) {                                   \
+      block_##name(b, 1, &sink);                                                                               \
+    }                                                                                                          \
+  }
+CODED(TAKE_APART)
+
+// A path's second table: these functions.
+#define CODES_ROW(name, biased) [WD_##name] = codes_##name,
+#define CODES_ROWS CODED(CODES_ROW)[WD_I8] = codes_I8
 
 #endif

@@ -77,17 +77,13 @@ SIMD_FN void block_Q5_1(const uint8_t *b, float factor, struct sink *out) {
 }
 
 SIMD_FN void block_Q8_0(const uint8_t *b, float factor, struct sink *out) {
-  vec16 d = vec_set(load_half(b + WD_Q8_0_D));
   (void)factor;
-  put(out, vec_mul(vec_load_i8(b + WD_Q8_0_Q), d));
-  put(out, vec_mul(vec_load_i8(b + WD_Q8_0_Q + 16), d));
+  put_stored_32(out, b + WD_Q8_0_Q, load_half(b + WD_Q8_0_D));
 }
 
 SIMD_FN void block_Q8_1(const uint8_t *b, float factor, struct sink *out) {
-  vec16 d = vec_set(load_half(b + WD_Q8_1_D));
   (void)factor;
-  put(out, vec_mul(vec_load_i8(b + WD_Q8_1_Q), d));
-  put(out, vec_mul(vec_load_i8(b + WD_Q8_1_Q + 16), d));
+  put_stored_32(out, b + WD_Q8_1_Q, load_half(b + WD_Q8_1_D));
 }
 
 SIMD_FN void block_IQ4_NL(const uint8_t *b, float factor, struct sink *out) {
@@ -127,6 +123,13 @@ SIMD_FN void block_NVFP4(const uint8_t *b, float factor, struct sink *out) {
   }
   IN_MEMORY(codes);
   IN_MEMORY(scales);
+  if (out->codes) {
+    memcpy(out->at, codes, sizeof codes);
+    memcpy(out->scales, scales, sizeof scales);
+    out->at += sizeof codes;
+    out->scales += 4;
+    return;
+  }
   UNROLL for (int g = 0; g < 4; g++) {
     vec16 values = vec_mul(vec_load_i8(codes + 16 * g), vec_set(scales[g]));
     put(out, vec_mul(values, vec_set(factor)));

@@ -17,7 +17,7 @@
 #include "service/formats/simd.h"
 
 SIMD_FN bool narrow(const struct sink *sink) {
-  return sink->output != WD_OUT_F32;
+  return !sink->codes && sink->output != WD_OUT_F32;
 }
 
 // Eight values as results of 16 bits.

@@ -14,6 +14,7 @@
 #include "service/engine/stats.h"
 #include "service/formats/decode.h"
 #include "service/formats/numeric.h"
+#include "tests/engine/stats_same.h"
 
 static uint64_t seed = 88172645463325252u;
 
@@ -103,56 +104,6 @@ static void integers_agree(void **state) {
 // ---- Every path, and any division of the work
 // ------------------------------------------------------------------------
 
-// The exact sum and sum of squares, whichever bins hold their parts: digits of 32 bits, in units of 2^-149 and 2^-298.
-struct totals {
-  int64_t sum[24], squares[24];
-};
-
-// digits += sign * value * 2^shift
-static void add_digits(int64_t *digits, uint64_t value, unsigned shift, int sign) {
-  unsigned __int128 v = (unsigned __int128)value << (shift % 32);
-  for (int64_t *d = digits + shift / 32; v; v >>= 32) {
-    *d++ += sign * (int64_t)(uint32_t)v;
-  }
-}
-
-static struct totals totals_of(const struct wd_stats *stats) {
-  struct totals t = {{0}, {0}};
-  for (int sign = 0; sign < 2; sign++) {
-    for (unsigned e = 0; e < WD_STATS_EXPONENTS; e++) {
-      const struct wd_stats_bin *bin = &stats->bins[sign][e];
-      unsigned shift = e ? e - 1 : 0;
-      add_digits(t.sum, bin->sum, shift, sign ? -1 : 1);
-      add_digits(t.squares, bin->square_low, 2 * shift, 1);
-      add_digits(t.squares, bin->square_high, 2 * shift + 64, 1);
-    }
-  }
-  for (int k = 0; k < 23; k++) {
-    int64_t carry = t.sum[k] >> 32;
-    t.sum[k] -= carry * ((int64_t)1 << 32);
-    t.sum[k + 1] += carry;
-    carry = t.squares[k] >> 32;
-    t.squares[k] -= carry * ((int64_t)1 << 32);
-    t.squares[k + 1] += carry;
-  }
-  return t;
-}
-
-static void assert_same(const struct wd_stats *got, const struct wd_stats *want) {
-  assert_memory_equal(got, want, offsetof(struct wd_stats, bins));
-  for (int sign = 0; sign < 2; sign++) {
-    for (int e = 0; e < WD_STATS_EXPONENTS; e++) {
-      assert_int_equal(got->bins[sign][e].count, want->bins[sign][e].count);
-    }
-  }
-  struct totals a = totals_of(got), b = totals_of(want);
-  assert_memory_equal(&a, &b, sizeof a);
-  struct wd_stats_summary x, y;
-  wd_stats_summarize(got, &x);
-  wd_stats_summarize(want, &y);
-  assert_memory_equal(&x, &y, sizeof x);
-}
-
 // Kinds of values, each with something that one of the ways of adding must tell apart.
 enum kind {
   WEIGHTS,    // a bell, with zeros of both signs
@@ -228,7 +179,7 @@ static void every_path_agrees(void **state) {
     if (!(*p)->supported()) {
       continue;
     }
-    wd_stats_add_fn *add = wd_stats_add_on_path((*p)->name);
+    wd_stats_add_fn *add = wd_stats_path((*p)->name).add;
     for (unsigned round = 0; round < 400; round++) {
       // All lengths below 200, then any; aligned and not.
       size_t n = round < 200 ? round : random_bits() % MOST;
@@ -277,7 +228,7 @@ static void division_of_work_does_not_matter(void **state) {
         for (unsigned k = 0; k < 3; k++) {
           unsigned piece = (first + k) % 3;
           wd_stats_clear(part);
-          wd_stats_add_on_path((*p)->name)(part, values + begin[piece], begin[piece + 1] - begin[piece]);
+          wd_stats_path((*p)->name).add(part, values + begin[piece], begin[piece + 1] - begin[piece]);
           wd_stats_merge(merged, part);
         }
         assert_same(merged, whole);
@@ -304,7 +255,7 @@ static void many_great_values(void **state) {
       values[i] = 0x1.fffffep0f;
     }
     for (int k = 0; k < 1000; k++) {
-      wd_stats_add_on_path((*p)->name)(stats, values, N);
+      wd_stats_path((*p)->name).add(stats, values, N);
     }
     struct wd_stats_summary s;
     wd_stats_summarize(stats, &s);
