@@ -83,7 +83,7 @@ void wd_stats_add_blocks(struct wd_stats *stats, const struct wd_decode_path *pa
     const size_t step = n_blocks < WD_STATS_TILE / per_block ? n_blocks : WD_STATS_TILE / per_block;
     const size_t n = step * per_block;
     bool added = false;
-    if (take_apart && n % WD_CODES_GRAIN == 0) {
+    if (take_apart && n % 32 == 0) {
       take_apart(blocks, step, &tile->codes);
       added = way.add_codes(stats, &tile->codes, n);
     }

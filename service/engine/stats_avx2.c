@@ -189,10 +189,25 @@ SIMD_FN floats floats_of_bytes(bytes v, int i) {
   return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(these)));
 }
 
+// The sixteen bytes at p in each lane.
+SIMD_FN bytes bytes_of_lane(const int8_t *p) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+}
+
+// Every 32 bytes look theirs up in one of the tables of sixteen bytes at `tables`.
+SIMD_FN bytes bytes_look_up_each(const uint8_t *tables, bytes v) {
+  return bytes_look_up(tables, v);
+}
+
 // Each lane one of the floats at p.
 SIMD_FN floats floats_of_lanes(const float *p) {
   __m256 both = _mm256_castpd_ps(_mm256_broadcast_sd((const double *)p));
   return _mm256_permutevar_ps(both, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+}
+
+// Every 32 bytes one of the floats at p: both lanes alike.
+SIMD_FN floats floats_of_pairs(const float *p) {
+  return _mm256_broadcast_ss(p);
 }
 
 SIMD_FN floats floats_abs(floats v) {
@@ -309,12 +324,20 @@ SIMD_FN words words_of_squares(bytes v) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(v, negative), _mm256_set1_epi16(-1));
 }
 
-// The sums of each four words of a lane, of four vectors, in order.
-SIMD_FN words words_of_lanes(const words v[4]) {
+// Stores the sums of each four words of a lane, of four vectors, in order.
+SIMD_FN void words_store_lanes(uint32_t *p, const words v[4]) {
   __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
   __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
   __m256i sums = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-  return _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  words_store(p, _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+}
+
+// Stores the sums of each eight words of two lanes, of four vectors, in order.
+SIMD_FN void words_store_pairs(uint32_t *p, const words v[4]) {
+  __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+  __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+  __m256i sums = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+  _mm_store_si128((__m128i *)p, _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
 }
 
 // Signed words at p.

@@ -171,9 +171,23 @@ SIMD_FN floats floats_of_bytes(bytes v, int i) {
   return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(v, these));
 }
 
+SIMD_FN bytes bytes_of_lane(const int8_t *p) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+
+SIMD_FN bytes bytes_look_up_each(const uint8_t *tables, bytes v) {
+  __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)tables));
+  table = _mm512_mask_broadcast_i32x4(table, 0xff00, _mm_loadu_si128((const __m128i *)tables + 1));
+  return _mm512_shuffle_epi8(table, v);
+}
+
 SIMD_FN floats floats_of_lanes(const float *p) {
   const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(p)), lanes);
+}
+
+SIMD_FN floats floats_of_pairs(const float *p) {
+  return _mm512_mask_broadcastss_ps(_mm512_set1_ps(p[0]), 0xff00, _mm_load_ss(p + 1));
 }
 
 SIMD_FN floats floats_abs(floats v) {
@@ -281,12 +295,21 @@ SIMD_FN words words_of_squares(bytes v) {
   return _mm512_madd_epi16(_mm512_maddubs_epi16(v, negative), _mm512_set1_epi16(-1));
 }
 
-SIMD_FN words words_of_lanes(const words v[4]) {
+SIMD_FN void words_store_lanes(uint32_t *p, const words v[4]) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
   __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
   __m512i sums = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-  return _mm512_permutexvar_epi32(order, sums);
+  words_store(p, _mm512_permutexvar_epi32(order, sums));
+}
+
+SIMD_FN void words_store_pairs(uint32_t *p, const words v[4]) {
+  const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 0, 8, 1, 9, 2, 10, 3, 11);
+  __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+  __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+  __m512i sums = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  sums = _mm512_add_epi32(sums, _mm512_shuffle_i32x4(sums, sums, 0xb1));
+  _mm256_store_si256((__m256i *)p, _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, sums)));
 }
 
 SIMD_FN doubles doubles_of_words(const uint32_t *p) {

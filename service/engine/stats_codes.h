@@ -2,54 +2,54 @@
 // Statistics of codes and their scales. Included after stats_tile.h, by the same files, for the same vectors.
 //
 // What a value costs is its place in the histogram: its code times its scale, as a float32 (plus the bias), of which
-// the exponent is taken. All else is known of sixteen values at once, by the sums of their codes k and of k * k:
+// the exponent is taken. Where codes are indices of sixteen levels, the places of these are found once a group, and
+// each code looks up its bit among them. All else is known of a group of values at once, by the sums of their codes k
+// and of k * k, with n for how many they are:
 //
-//   sum of x      s * K + 16 * b
-//   sum of x * x  s * s * Q + 2 * s * b * K + 16 * b * b
+//   sum of x      s * K + n * b
+//   sum of x * x  s * s * Q + 2 * s * b * K + n * b * b
 //
 // in doubles without rounding, as in stats_tile.h: every scale and bias of the tile is a whole number of units of which
 // the greatest value has fewer than 2^42, or the tile is not added this way. Where a value could be a new extreme, lies
-// far below the greatest, or has an exponent within which its fate as FP16 is decided, the values of the tile are made
-// after all, and looked over. That is rare in weights.
+// far below the greatest, or has an exponent within which its fate as FP16 is decided, values are made after all, and
+// looked over. That is rare in weights.
 #ifndef WD_ENGINE_STATS_CODES_H
 #define WD_ENGINE_STATS_CODES_H
 
 #include "service/formats/decode.h"
+#include "service/formats/numeric.h"
 
-#define GROUP WD_CODES_GROUP
-#define QUAD ((size_t)4 * BYTES)  // codes: as many groups as a vector has words
+// Codes at a time: as many lanes of sixteen bytes as a vector has words.
+#define QUAD ((size_t)4 * BYTES)
+#define MOST_GROUPS (WD_CODES_TILE / 16)
 #define MAGNITUDE 0x7fffffff
 
 // Bits of the greatest value, in units of the sums.
 #define UNIT_BITS 41
 // A tile's exponents begin here: the bin of those units is one of normal numbers.
 #define LEAST_CODES_TOP 20
-
-_Static_assert(WD_CODES_TILE <= TILE && WD_CODES_GRAIN % QUAD == 0, "codes fit a tile, and whole vectors");
-
 // Bits of a scale of 2^-23: of values in steps of that or more, one in sixteen neighbours at most rounds up to 2^-14.
 #define SPARSE 0x34000000
 
-static uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
+_Static_assert(WD_CODES_TILE <= TILE && 256 % QUAD == 0 && 2048 % BLOCK == 0, "codes fit a tile, and whole vectors");
 
-// What the scales tell of a tile.
+// ---- What the scales tell of a tile --------------------------------------------------------------------------------
+
 struct bounds {
+  float least, most;  // of the integers
   float low, high;    // no value lies beyond
   uint32_t greatest;  // bits of the greater magnitude of the two (anything, where there are NaN or infinities)
   uint32_t nearest;   // bits of the least scale but zero
 };
 
-static uint32_t greatest_code(const int8_t *code, size_t n) {
-  uint8_t greatest = 0;
+static void find_range(struct bounds *b, const int8_t *code, size_t n) {
+  int8_t least = 0, most = 0;
   for (size_t i = 0; i < n; i++) {
-    uint8_t magnitude = (uint8_t)(code[i] < 0 ? -code[i] : code[i]);
-    greatest = magnitude > greatest ? magnitude : greatest;
+    least = code[i] < least ? code[i] : least;
+    most = code[i] > most ? code[i] : most;
   }
-  return greatest;
+  b->least = least;
+  b->most = most;
 }
 
 static uint32_t greatest_word(words v) {
@@ -70,47 +70,34 @@ static float greatest_float(floats v) {
   return greatest;
 }
 
-static struct bounds find_bounds(const struct wd_codes *c, size_t groups, float most) {
+// The range of the integers is there already.
+static void find_bounds(struct bounds *b, const struct wd_codes *c, size_t groups) {
   const words magnitude = words_set(MAGNITUDE), one = words_set(1);
-  words greatest = words_set(0), nearest = magnitude;
-  floats low = floats_set(0), high = floats_set(0);
+  words bits = words_set(0), greatest = bits, nearest = magnitude;
+  floats low = floats_set(0), high = low;
   for (size_t i = 0; i < groups; i += WORDS) {
     floats scale = floats_load(c->scale + i);
     words s = words_and(words_of_floats(scale), magnitude);
+    bits = words_max(bits, words_of_floats(scale));
     greatest = words_max(greatest, s);
     nearest = words_min(nearest, words_subtract(s, one));  // 0 becomes the greatest
     if (c->biased) {
-      floats first = floats_load(c->bias + i), last = floats_multiply_add(scale, floats_set(most), first);
-      greatest = words_max(greatest, words_and(words_of_floats(first), magnitude));
+      floats first = floats_load(c->bias + i), last = floats_multiply_add(scale, floats_set(b->most), first);
       low = floats_max(low, floats_subtract(floats_set(0), floats_min(first, last)));
       high = floats_max(high, floats_max(first, last));
     }
   }
-  struct bounds b = {.nearest = MAGNITUDE - greatest_word(words_subtract(magnitude, nearest)) + 1};
-  const uint32_t all = greatest_word(greatest);
-  b.high = c->biased ? greatest_float(high) : float_of(all) * most;
-  b.low = c->biased ? -greatest_float(low) : -b.high;
-  b.greatest = bits_of(b.high > -b.low ? b.high : -b.low);
-  return b;
-}
-
-// Whether a value may be below 2^-14 and 2^-14 as FP16. Only one code of a group can be, that nearest to the middle of
-// where such values are, unless scales are smaller than their distances.
-static bool may_round_up(const struct wd_codes *c, size_t groups, float most) {
-  const floats zero = floats_set(0), round = floats_set(0x1.8p23f);
-  words found = words_set(0);
-  for (size_t i = 0; i < groups; i += WORDS) {
-    floats s = floats_load(c->scale + i), b = c->biased ? floats_load(c->bias + i) : zero;
-#pragma GCC unroll 2
-    for (int sign = -1; sign <= 1; sign += 2) {
-      floats k = floats_divide(floats_subtract(floats_set((float)sign * (0x1p-14f - 0x1p-26f)), b), s);
-      k = floats_max(floats_min(k, floats_set(most)), c->biased ? zero : floats_set(-most));
-      k = floats_subtract(floats_add(k, round), round);
-      words x = words_of_floats(floats_multiply_add(k, s, b));
-      found = words_count_equal(found, words_and(x, words_set(ROUNDED_UP_MASK)), words_set(ROUNDED_UP));
-    }
+  b->nearest = MAGNITUDE - greatest_word(words_subtract(magnitude, nearest)) + 1;
+  if (c->biased) {
+    b->low = -greatest_float(low);
+    b->high = greatest_float(high);
+  } else {
+    const float scale = float_of(greatest_word(greatest)), far = b->most > -b->least ? b->most : -b->least;
+    const bool any_negative = greatest_word(bits) >= SIGN;
+    b->low = scale * (any_negative ? -far : b->least);
+    b->high = scale * (any_negative ? far : b->most);
   }
-  return add_up(found) > 0;
+  b->greatest = wd_float_bits(b->high > -b->low ? b->high : -b->low);
 }
 
 // Zero where x is a whole number of units of c, which is 1.5 * 2^52 of them.
@@ -143,61 +130,139 @@ static bool are_exact(const struct wd_codes *c, size_t groups, float most, int u
   return exact;
 }
 
-// ---- A tile --------------------------------------------------------------------------------------------------------
-
-// Four vectors of the values of BYTES codes; of their magnitudes, given those of the codes, where there is no bias.
-SIMD_FN void floats_of_codes(floats values[4], bytes codes, floats scale, const float *bias, bool biased) {
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    floats k = floats_of_bytes(codes, i);
-    values[i] = biased ? floats_multiply_add(k, scale, floats_of_lanes(bias)) : floats_multiply(k, scale);
+// Whether a value may be below 2^-14 and 2^-14 as FP16. Only one integer of a group can be, that nearest to the middle
+// of where such values are, unless scales are smaller than their distances.
+static bool may_round_up(const struct wd_codes *c, size_t groups, const struct bounds *bounds) {
+  const floats zero = floats_set(0), round = floats_set(0x1.8p23f);
+  words found = words_set(0);
+  if (bounds->nearest < SPARSE) {
+    return true;
   }
+  for (size_t i = 0; i < groups; i += WORDS) {
+    floats s = floats_load(c->scale + i), b = c->biased ? floats_load(c->bias + i) : zero;
+#pragma GCC unroll 2
+    for (int sign = -1; sign <= 1; sign += 2) {
+      floats k = floats_divide(floats_subtract(floats_set((float)sign * (0x1p-14f - 0x1p-26f)), b), s);
+      k = floats_max(floats_min(k, floats_set(bounds->most)), floats_set(bounds->least));
+      k = floats_subtract(floats_add(k, round), round);
+      words x = words_of_floats(floats_multiply_add(k, s, b));
+      found = words_count_equal(found, words_and(x, words_set(ROUNDED_UP_MASK)), words_set(ROUNDED_UP));
+    }
+  }
+  return add_up(found) > 0;
 }
+
+// ---- Places and sums -----------------------------------------------------------------------------------------------
 
 // What a pass over the codes of a tile finds.
 struct passed {
-  _Alignas(64) uint8_t places[2][TILE];
-  bytes last;
-  size_t n_far;                // vectors with values below all places, of a tile with biases,
-  uint16_t far[TILE / BYTES];  // and where they begin
-  _Alignas(64) uint32_t sums[TILE / GROUP];     // of the codes of each group, signed
-  _Alignas(64) uint32_t squares[TILE / GROUP];  // of their squares
+  union {
+    uint8_t places[2][TILE] WD_VECTORS;      // of the values, for either sign
+    uint8_t tables[4][TILE / 2] WD_VECTORS;  // of the levels of each group: bits of two halves, for either sign
+  };
+  bytes last;                                // the greatest places at each position
+  uint32_t sums[MOST_GROUPS] WD_VECTORS;     // of the integers of each group, signed
+  uint32_t squares[MOST_GROUPS] WD_VECTORS;  // of their squares
+  size_t n_far;                              // where, in a tile with biases, values lie below all places:
+  uint16_t far[MOST_GROUPS];                 // elements at which so many vectors begin
 };
 
-SIMD_FN void go_over(const struct wd_codes *c, size_t n, bool biased, uint32_t top, struct passed *p) {
-  p->n_far = 0;
-  const bytes from = bytes_set((int)top), base = bytes_set(0x70);
+// The places of BYTES integers, and bytes with the signs of the values. A lane of sixteen has one of the scales, or
+// each two do.
+SIMD_FN bytes places_of(bytes integers, floats scale, floats bias, bool biased, uint32_t top, bytes *signs) {
+  const bytes magnitudes = biased ? integers : bytes_abs(integers);
+  const floats s = biased ? scale : floats_abs(scale);
+  floats values[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    floats k = floats_of_bytes(magnitudes, i);
+    values[i] = biased ? floats_multiply_add(k, s, bias) : floats_multiply(k, s);
+  }
+  bytes exponents;
+  if (biased) {
+    exponents = bytes_of_parts(values, signs);
+  } else {
+    exponents = bytes_of_exponents(values);
+    *signs = bytes_xor(integers, words_of_signs(scale));
+  }
+  return bytes_add_most(bytes_subtract(bytes_set((int)top), exponents), bytes_set(0x70));
+}
+
+SIMD_FN floats floats_of_groups(const float *p, uint32_t group) {
+  return group == 16 ? floats_of_lanes(p) : floats_of_pairs(p);
+}
+
+SIMD_FN void find_places(const struct wd_codes *c, size_t n, uint32_t group, bool biased, uint32_t top,
+                         struct passed *p) {
   bytes last = bytes_set(-1);
+  for (size_t i = 0; i < n; i += BYTES) {
+    const floats scale = floats_of_groups(c->scale + i / group, group);
+    const floats bias = biased ? floats_of_groups(c->bias + i / group, group) : scale;
+    bytes signs, place = places_of(codes_load(c->code + i), scale, bias, biased, top, &signs);
+    bytes_store(p->places[0] + i, bytes_or_sign(place, signs));
+    bytes_store(p->places[1] + i, bytes_or_no_sign(place, signs));
+    last = bytes_max_signed(last, place);
+    if (biased && bytes_any_negative(place)) {
+      p->far[p->n_far++] = (uint16_t)i;
+    }
+  }
+  p->last = last;
+}
+
+// The levels of a group lie in a lane, its codes in two.
+SIMD_FN void find_tables(const struct wd_codes *c, size_t n, bool biased, uint32_t top, struct passed *p) {
+  const bytes levels = bytes_of_lane(c->level);
+  bytes last = bytes_set(-1);
+  for (size_t i = 0; i < n / 2; i += BYTES) {
+    const floats scale = floats_of_lanes(c->scale + i / 16);
+    const floats bias = biased ? floats_of_lanes(c->bias + i / 16) : scale;
+    bytes signs, place = places_of(levels, scale, bias, biased, top, &signs);
+    bytes positive = bytes_or_sign(place, signs), negative = bytes_or_no_sign(place, signs);
+    bytes_store(p->tables[0] + i, bytes_look_up(place_bits[0], positive));
+    bytes_store(p->tables[1] + i, bytes_look_up(place_bits[1], positive));
+    bytes_store(p->tables[2] + i, bytes_look_up(place_bits[0], negative));
+    bytes_store(p->tables[3] + i, bytes_look_up(place_bits[1], negative));
+    last = bytes_max_signed(last, place);
+    if (biased && bytes_any_negative(place)) {
+      p->far[p->n_far++] = (uint16_t)(2 * i);
+      p->far[p->n_far++] = (uint16_t)(2 * i + BYTES);
+    }
+  }
+  p->last = last;
+}
+
+static void count_tables(const struct wd_codes *c, size_t n, const struct passed *p, uint32_t counts[2][EXPONENTS]) {
+  const uint8_t *codes = (const uint8_t *)c->code;
+  const bool more = bytes_any_above(p->last, 0x77);
+  for (int sign = 0; sign < 2; sign++) {
+    count_bits(codes, n, p->tables[2 * sign], BYTES / 2, counts[sign]);
+    if (more) {
+      count_bits(codes, n, p->tables[2 * sign + 1], BYTES / 2, counts[sign] + 8);
+    } else {
+      memset(counts[sign] + 8, 0, 8 * sizeof counts[sign][0]);
+    }
+  }
+}
+
+SIMD_FN void sum_groups(const struct wd_codes *c, size_t n, uint32_t group, bool biased, bool indexed,
+                        struct passed *p) {
   for (size_t i = 0; i < n; i += QUAD) {
     words k[4], q[4];
 #pragma GCC unroll 4
     for (size_t j = 0; j < 4; j++) {
-      const size_t at = i + j * BYTES;
-      const bytes codes = codes_load(c->code + at), magnitudes = biased ? codes : bytes_abs(codes);
-      const floats scale = floats_of_lanes(c->scale + at / GROUP);
-      floats values[4];
-      bytes exponents, signs;
-      floats_of_codes(values, magnitudes, biased ? scale : floats_abs(scale), c->bias + at / GROUP, biased);
-      if (biased) {
-        exponents = bytes_of_parts(values, &signs);
-      } else {
-        exponents = bytes_of_exponents(values);
-        signs = bytes_xor(codes, words_of_signs(scale));
-      }
-      bytes place = bytes_add_most(bytes_subtract(from, exponents), base);
-      bytes_store(p->places[0] + at, bytes_or_sign(place, signs));
-      bytes_store(p->places[1] + at, bytes_or_no_sign(place, signs));
-      last = bytes_max_signed(last, place);
-      if (biased && bytes_any_negative(place)) {
-        p->far[p->n_far++] = (uint16_t)at;
-      }
-      k[j] = words_of_sums(codes);
-      q[j] = words_of_squares(magnitudes);
+      bytes integers = codes_load(c->code + i + j * BYTES);
+      integers = indexed ? bytes_look_up((const uint8_t *)c->level, integers) : integers;
+      k[j] = words_of_sums(integers);
+      q[j] = words_of_squares(biased ? integers : bytes_abs(integers));
     }
-    words_store(p->sums + i / GROUP, words_of_lanes(k));
-    words_store(p->squares + i / GROUP, words_of_lanes(q));
+    if (group == 16) {
+      words_store_lanes(p->sums + i / 16, k);
+      words_store_lanes(p->squares + i / 16, q);
+    } else {
+      words_store_pairs(p->sums + i / 32, k);
+      words_store_pairs(p->squares + i / 32, q);
+    }
   }
-  p->last = last;
 }
 
 // Adds x * y, of which nothing may be lost: see stats_tile.h.
@@ -214,25 +279,23 @@ SIMD_FN void add_groups(struct wd_stats *stats, const struct wd_codes *c, size_t
   // The squares that a double adds up, of either sign, stay below half of this, the power of two of a value's bits.
   const int power = 2 * (unit + UNIT_BITS) + 15;
   const double start = 1.5 * power_of_two(power);
+  const doubles size = doubles_set(c->group);
   doubles sums[2], highs[2], lows[2];
   for (int k = 0; k < 2; k++) {
     sums[k] = lows[k] = doubles_set(0);
     highs[k] = doubles_set(start);
   }
-  for (size_t i = 0; i < groups; i += (size_t)2 * DOUBLES) {
-#pragma GCC unroll 2
-    for (int k = 0; k < 2; k++) {
-      const size_t at = i + (size_t)k * DOUBLES;
-      doubles s = doubles_of_floats(c->scale + at);
-      doubles sum = doubles_of_words(p->sums + at), square = doubles_of_words(p->squares + at);
-      sums[k] = doubles_multiply_add(s, sum, sums[k]);
-      add_product(&highs[k], &lows[k], doubles_multiply(s, s), square);
-      if (biased) {
-        doubles b = doubles_of_floats(c->bias + at);
-        sums[k] = doubles_multiply_add(b, doubles_set(GROUP), sums[k]);
-        add_product(&highs[k], &lows[k], doubles_multiply(s, b), doubles_add(sum, sum));
-        add_product(&highs[k], &lows[k], doubles_multiply(b, b), doubles_set(GROUP));
-      }
+  for (size_t i = 0; i < groups; i += DOUBLES) {
+    const int k = i / DOUBLES % 2;
+    doubles s = doubles_of_floats(c->scale + i);
+    doubles sum = doubles_of_words(p->sums + i), square = doubles_of_words(p->squares + i);
+    sums[k] = doubles_multiply_add(s, sum, sums[k]);
+    add_product(&highs[k], &lows[k], doubles_multiply(s, s), square);
+    if (biased) {
+      doubles b = doubles_of_floats(c->bias + i);
+      sums[k] = doubles_multiply_add(b, size, sums[k]);
+      add_product(&highs[k], &lows[k], doubles_multiply(s, b), doubles_add(sum, sum));
+      add_product(&highs[k], &lows[k], doubles_multiply(b, b), size);
     }
   }
   int64_t sum = 0, high = 0, low = 0;
@@ -251,13 +314,20 @@ SIMD_FN void add_groups(struct wd_stats *stats, const struct wd_codes *c, size_t
   add_sums(stats, (uint32_t)(unit + 150), sum, (u128)squares);
 }
 
-// Values from `at` on; GROUP divides both numbers.
+// ---- Values, where they are needed after all -----------------------------------------------------------------------
+
+// Values from `at` on; both numbers are multiples of 32.
 static void make_values(const struct wd_codes *c, size_t at, size_t n, float *values) {
-  for (size_t g = 0; g < n / GROUP; g++) {
-    const int8_t *code = c->code + at + g * GROUP;
-    const float scale = c->scale[at / GROUP + g], bias = c->biased ? c->bias[at / GROUP + g] : 0;
-    for (size_t i = 0; i < GROUP; i++) {
-      values[g * GROUP + i] = (float)code[i] * scale + bias;
+  int8_t integers[TILE] WD_VECTORS;
+  memcpy(integers, c->code + at, n);
+  for (size_t i = 0; c->indexed && i < n; i++) {
+    integers[i] = c->level[integers[i] & 15];
+  }
+  for (size_t i = 0; i < n; i += 16) {
+    const size_t g = (at + i) / c->group;
+    const float scale = c->scale[g], bias = c->biased ? c->bias[g] : 0;
+    for (size_t j = 0; j < 16; j++) {
+      values[i + j] = (float)integers[i + j] * scale + bias;
     }
   }
 }
@@ -282,7 +352,7 @@ static void count_below(struct wd_stats *stats, const float *values, size_t n, f
   for (size_t i = 0; i < n; i += WORDS) {
     zeros = words_count_zeros(zeros, words_load(values + i));
     for (uint32_t below = floats_below(values + i, low); below; below &= below - 1) {
-      const uint32_t bits = bits_of(values[i + (size_t)__builtin_ctz(below)]);
+      const uint32_t bits = wd_float_bits(values[i + (size_t)__builtin_ctz(below)]);
       stats->bins[bits >> 31][bits >> 23 & 0xff].count++;
       wd_stats_count_fate(stats, bits & MAGNITUDE);
     }
@@ -290,13 +360,32 @@ static void count_below(struct wd_stats *stats, const float *values, size_t n, f
   stats->zeros += add_up(zeros);
 }
 
+// ---- A tile --------------------------------------------------------------------------------------------------------
+
+// Finds places, counts them and adds the sums; `group`, `biased` and `indexed` are the tile's, and constant here.
+SIMD_FN void go_over(struct wd_stats *stats, const struct wd_codes *c, size_t n, uint32_t group, bool biased,
+                     bool indexed, uint32_t top, int unit, struct passed *p, uint32_t counts[2][EXPONENTS]) {
+  p->n_far = 0;
+  if (indexed) {
+    find_tables(c, n, biased, top, p);
+    count_tables(c, n, p, counts);
+  } else {
+    find_places(c, n, group, biased, top, p);
+    count_places(p->places[0], n, p->last, counts[0]);
+    count_places(p->places[1], n, p->last, counts[1]);
+  }
+  sum_groups(c, n, group, biased, indexed, p);
+  add_groups(stats, c, n / group, biased, p, unit);
+}
+
 static bool add_codes(struct wd_stats *stats, const struct wd_codes *c, size_t n) {
-  const size_t groups = n / GROUP;
-  const uint32_t most = greatest_code(c->code, n);
-  if (n % WD_CODES_GRAIN != 0 || n > WD_CODES_TILE) {
+  const size_t groups = n / c->group;
+  struct bounds bounds;
+  if (n % (c->indexed ? 2048 : 16 * c->group) != 0 || n > WD_CODES_TILE) {
     return false;
   }
-  const struct bounds bounds = find_bounds(c, groups, (float)most);
+  find_range(&bounds, c->indexed ? c->level : c->code, c->indexed ? 16 : n);
+  find_bounds(&bounds, c, groups);
   const uint32_t top = bounds.greatest >> 23;
   const int unit = (int)top - 127 - UNIT_BITS;
   if (top < LEAST_CODES_TOP || top > GREATEST_TOP) {
@@ -304,7 +393,7 @@ static bool add_codes(struct wd_stats *stats, const struct wd_codes *c, size_t n
   }
   // No float32 with an exponent as great as this has a part of a unit.
   const bool whole = !c->biased && bounds.nearest >> 23 >= top - (UNIT_BITS - 23);
-  if (!whole && !are_exact(c, groups, (float)most, unit)) {
+  if (!whole && !are_exact(c, groups, bounds.most, unit)) {
     return false;
   }
   struct values values;
@@ -314,25 +403,33 @@ static bool add_codes(struct wd_stats *stats, const struct wd_codes *c, size_t n
     add_extremes(stats, values.at, n, &s);
   }
   struct passed passed;
-  if (c->biased) {
-    go_over(c, n, true, top, &passed);
-    add_groups(stats, c, groups, true, &passed, unit);
+  uint32_t counts[2][EXPONENTS];
+  if (c->indexed) {
+    if (c->biased) {
+      go_over(stats, c, n, 32, true, true, top, unit, &passed, counts);
+    } else {
+      go_over(stats, c, n, 32, false, true, top, unit, &passed, counts);
+    }
+  } else if (c->biased) {
+    if (c->group == 16) {
+      go_over(stats, c, n, 16, true, false, top, unit, &passed, counts);
+    } else {
+      go_over(stats, c, n, 32, true, false, top, unit, &passed, counts);
+    }
+  } else if (c->group == 16) {
+    go_over(stats, c, n, 16, false, false, top, unit, &passed, counts);
   } else {
-    go_over(c, n, false, top, &passed);
-    add_groups(stats, c, groups, false, &passed, unit);
+    go_over(stats, c, n, 32, false, false, top, unit, &passed, counts);
   }
   stats->count += n;
-  uint32_t counts[2][EXPONENTS];
   size_t counted = 0;
-  count_places(passed.places[0], n, passed.last, counts[0]);
-  count_places(passed.places[1], n, passed.last, counts[1]);
   for (uint32_t i = 0; i < EXPONENTS; i++) {
     const uint32_t exponent = top - i, count = counts[0][i] + counts[1][i];
     if (count) {
+      uint32_t rounded_up = 0;
       stats->bins[0][exponent].count += counts[0][i];
       stats->bins[1][exponent].count += counts[1][i];
-      uint32_t rounded_up = 0;
-      if (exponent == 112 && (bounds.nearest < SPARSE || may_round_up(c, groups, (float)most))) {
+      if (exponent == 112 && may_round_up(c, groups, &bounds)) {
         rounded_up = count_matching(values_of(&values, c, n), n, ROUNDED_UP_MASK, ROUNDED_UP);
       }
       if (exponent == 102 || exponent == 142) {

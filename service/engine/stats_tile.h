@@ -125,25 +125,31 @@ static uint32_t find_nearest(const float *values, size_t n) {
 #define BLOCK ((size_t)BYTES << BLOCK_LEVELS)
 _Static_assert(TILE / BYTES < 1 << LEVELS, "what is counted fits a byte");
 
-// Adds the bits that two, four, … of the vectors at p have in `table`; returns the carry, worth as many.
-SIMD_FN bytes add_2(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
-  bytes first = bytes_look_up(table, bytes_load(p)), second = bytes_look_up(table, bytes_load(p + BYTES));
+// The bits that the bytes at p have in a table of sixteen, or, where `step` is not 0, each 32 of them in one of their
+// own: so many bytes of tables for each vector.
+SIMD_FN bytes bits_at(const uint8_t *p, const uint8_t *table, size_t step) {
+  return step ? bytes_look_up_each(table, bytes_load(p)) : bytes_look_up(table, bytes_load(p));
+}
+
+// Adds the bits of two, four, … vectors at p; returns the carry, worth as many.
+SIMD_FN bytes add_2(bytes *sums, const uint8_t *p, const uint8_t *table, size_t step) {
+  bytes first = bits_at(p, table, step), second = bits_at(p + BYTES, table + step, step);
   return bits_add(&sums[0], first, second);
 }
-SIMD_FN bytes add_4(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
-  bytes first = add_2(sums, p, table), second = add_2(sums, p + 2 * BYTES, table);
+SIMD_FN bytes add_4(bytes *sums, const uint8_t *p, const uint8_t *table, size_t step) {
+  bytes first = add_2(sums, p, table, step), second = add_2(sums, p + 2 * BYTES, table + 2 * step, step);
   return bits_add(&sums[1], first, second);
 }
-SIMD_FN bytes add_8(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
-  bytes first = add_4(sums, p, table), second = add_4(sums, p + 4 * BYTES, table);
+SIMD_FN bytes add_8(bytes *sums, const uint8_t *p, const uint8_t *table, size_t step) {
+  bytes first = add_4(sums, p, table, step), second = add_4(sums, p + 4 * BYTES, table + 4 * step, step);
   return bits_add(&sums[2], first, second);
 }
-SIMD_FN bytes add_16(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
-  bytes first = add_8(sums, p, table), second = add_8(sums, p + 8 * BYTES, table);
+SIMD_FN bytes add_16(bytes *sums, const uint8_t *p, const uint8_t *table, size_t step) {
+  bytes first = add_8(sums, p, table, step), second = add_8(sums, p + 8 * BYTES, table + 8 * step, step);
   return bits_add(&sums[3], first, second);
 }
-SIMD_FN bytes add_32(bytes *sums, const uint8_t *p, const uint8_t table[16]) {
-  bytes first = add_16(sums, p, table), second = add_16(sums, p + 16 * BYTES, table);
+SIMD_FN bytes add_32(bytes *sums, const uint8_t *p, const uint8_t *table, size_t step) {
+  bytes first = add_16(sums, p, table, step), second = add_16(sums, p + 16 * BYTES, table + 16 * step, step);
   return bits_add(&sums[4], first, second);
 }
 
@@ -164,16 +170,14 @@ SIMD_FN void transpose_bits(bytes v[8]) {
   }
 }
 
-// Counts the bytes 0x70 + 8 * half to 0x77 + 8 * half, of n at p, which are a multiple of BLOCK.
-static void count_half(const uint8_t *p, size_t n, int half, uint32_t counts[8]) {
-  static const uint8_t tables[2][16] = {{1, 2, 4, 8, 16, 32, 64, 128},
-                                        {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128}};
+// Counts each of the eight bits of n bytes at p, which are a multiple of BLOCK.
+SIMD_FN void count_bits(const uint8_t *p, size_t n, const uint8_t *table, size_t step, uint32_t counts[8]) {
   bytes sums[LEVELS];
   for (int level = 0; level < LEVELS; level++) {
     sums[level] = bytes_set(0);
   }
-  for (const uint8_t *end = p + n; p < end; p += BLOCK) {
-    bytes carry = add_32(sums, p, tables[half]);
+  for (const uint8_t *end = p + n; p < end; p += BLOCK, table += step << BLOCK_LEVELS) {
+    bytes carry = add_32(sums, p, table, step);
     for (int level = BLOCK_LEVELS; level < LEVELS; level++) {
       bytes next = bytes_and(sums[level], carry);
       sums[level] = bytes_xor(sums[level], carry);
@@ -184,6 +188,15 @@ static void count_half(const uint8_t *p, size_t n, int half, uint32_t counts[8])
   for (int i = 0; i < 8; i++) {
     counts[i] = bytes_sum(sums[i]);
   }
+}
+
+// The bit for each of sixteen places: of the first eight, of the last eight.
+static const uint8_t place_bits[2][16] = {{1, 2, 4, 8, 16, 32, 64, 128},
+                                          {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128}};
+
+// Counts the bytes 0x70 + 8 * half to 0x77 + 8 * half, of n at p, which are a multiple of BLOCK.
+static void count_half(const uint8_t *p, size_t n, int half, uint32_t counts[8]) {
+  count_bits(p, n, place_bits[half], 0, counts);
 }
 
 // Counts the bytes 0x70 to 0x7f of n at p, where there is room for TILE. `last` has the greatest of them at each

@@ -28,21 +28,23 @@ static inline uint32_t wd_output_bytes(enum wd_output output) {
 // rounded to the output; 1 leaves them as they are. Other types ignore it.
 typedef void wd_decode_fn(const uint8_t *blocks, size_t n_blocks, float factor, void *out);
 
-// Elements as small integers: element i is code[i] * scale[i / 16], or, where `biased`, code[i] * scale[i / 16] +
-// bias[i / 16], which is rounded to float32 once; the product needs no rounding.
+// Elements as small integers: element i is k * scale[i / group], or, where `biased`, k * scale[i / group] +
+// bias[i / group], which is rounded to float32 once; the product needs no rounding. k is code[i], or, where `indexed`,
+// level[code[i]].
 #define WD_CODES_TILE 4096  // elements at most: a multiple of every block's
-#define WD_CODES_GROUP 16
-#define WD_CODES_GRAIN 256  // what adds them up wants a multiple of it
 #define WD_VECTORS __attribute__((aligned(64)))
 struct wd_codes {
-  bool biased;  // then no code is negative
+  uint32_t group;  // 16 or 32
+  bool biased;     // then no k is negative
+  bool indexed;    // then no code is above 15
+  int8_t level[16] WD_VECTORS;
   int8_t code[WD_CODES_TILE] WD_VECTORS;
-  float scale[WD_CODES_TILE / WD_CODES_GROUP] WD_VECTORS;
-  float bias[WD_CODES_TILE / WD_CODES_GROUP] WD_VECTORS;
+  float scale[WD_CODES_TILE / 16] WD_VECTORS;
+  float bias[WD_CODES_TILE / 16] WD_VECTORS;
 };
 
-// Takes n_blocks blocks apart into codes, as values with a factor of 1 would be: no more elements than WD_CODES_TILE, and a
-// multiple of 16 of them.
+// Takes n_blocks blocks apart into codes, as values with a factor of 1 would be: no more elements than WD_CODES_TILE,
+// and a multiple of 32 of them.
 typedef void wd_codes_fn(const uint8_t *blocks, size_t n_blocks, struct wd_codes *out);
 
 struct wd_decode_path {

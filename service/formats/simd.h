@@ -91,19 +91,14 @@ SIMD_FN __m256i where_bit(__m256i bytes, int bit, int set) {
 struct sink {
   uint8_t *at;
   enum wd_output output;
-  bool codes;  // codes go to `at`, and to these for every sixteen of them a scale and, if any, a bias
+  bool codes;  // codes go to `at`, and to these for every group of them a scale and, if any, a bias
   float *scales, *biases;
+  int8_t *levels;  // and here what codes mean that are indices
 };
 
 SIMD_FN void put_code_bytes(struct sink *sink, __m256i codes) {
   _mm256_storeu_si256((__m256i *)sink->at, codes);
   sink->at += 32;
-}
-
-SIMD_FN void put_pair(float **at, float lo, float hi) {
-  (*at)[0] = lo;
-  (*at)[1] = hi;
-  *at += 2;
 }
 
 SIMD_FN void put(struct sink *sink, vec16 v) {
@@ -125,7 +120,7 @@ SIMD_FN void put_32(struct sink *sink, __m256i codes, float scale) {
   vec16 first, last;
   if (sink->codes) {
     put_code_bytes(sink, codes);
-    put_pair(&sink->scales, scale, scale);
+    *sink->scales++ = scale;
     return;
   }
   vec_of_32_i8(codes, &first, &last);
@@ -138,7 +133,8 @@ SIMD_FN void put_halves(struct sink *sink, __m256i codes, float lo, float hi) {
   vec16 first, last;
   if (sink->codes) {
     put_code_bytes(sink, codes);
-    put_pair(&sink->scales, lo, hi);
+    *sink->scales++ = lo;
+    *sink->scales++ = hi;
     return;
   }
   vec_of_32_i8(codes, &first, &last);
@@ -152,8 +148,8 @@ SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float 
   vec16 first, last;
   if (sink->codes) {
     put_code_bytes(sink, codes);
-    put_pair(&sink->scales, scale, scale);
-    put_pair(&sink->biases, bias, bias);
+    *sink->scales++ = scale;
+    *sink->biases++ = bias;
     return;
   }
   vec_of_32_i8(codes, &first, &last);
@@ -164,9 +160,9 @@ SIMD_FN void put_32_biased(struct sink *sink, __m256i codes, float scale, float 
 SIMD_FN void put_halves_biased(struct sink *sink, __m256i codes, const float scales[2], const float biases[2]) {
   vec16 first, last;
   if (sink->codes) {
-    put_code_bytes(sink, codes);
-    put_pair(&sink->scales, scales[0], scales[1]);
-    put_pair(&sink->biases, biases[0], biases[1]);
+    put_halves(sink, codes, scales[0], scales[1]);
+    *sink->biases++ = biases[0];
+    *sink->biases++ = biases[1];
     return;
   }
   vec_of_32_i8(codes, &first, &last);
@@ -214,21 +210,15 @@ SIMD_FN void put_codes(struct sink *sink, const struct codes *codes, const float
   }
 }
 
-// Each of eight values twice.
-SIMD_FN void put_twice(float **at, const float values[8]) {
-  __m256 v = _mm256_loadu_ps(values);
-  _mm256_storeu_ps(*at, _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)));
-  _mm256_storeu_ps(*at + 8, _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)));
-  *at += 16;
-}
-
 // Eight scales, each for 32 codes, then eight biases. See put_32_biased.
 SIMD_FN void put_codes_biased(struct sink *sink, const struct codes *codes, const float scales[16]) {
   if (sink->codes) {
     memcpy(sink->at, codes, sizeof *codes);
     sink->at += sizeof *codes;
-    put_twice(&sink->scales, scales);
-    put_twice(&sink->biases, scales + 8);
+    memcpy(sink->scales, scales, 8 * sizeof *scales);
+    memcpy(sink->biases, scales + 8, 8 * sizeof *scales);
+    sink->scales += 8;
+    sink->biases += 8;
     return;
   }
   UNROLL for (int k = 0; k < 16; k++) {

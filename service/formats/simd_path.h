@@ -9,16 +9,16 @@
 #include "service/formats/simd_small.h"
 
 // One element a block: sixteen at a time; what is left goes through a buffer of sixteen.
-#define LOOP_1(name, bytes, width, sink)                         \
-  for (; n_blocks >= 16; n_blocks -= 16, b += 16 * bytes) {      \
-    put(&sink, load_##name(b, sink.output));                     \
-  }                                                              \
-  if (n_blocks > 0) {                                            \
-    uint8_t padded[16 * bytes] = {0}, values[16 * 4];            \
-    struct sink rest = {values, sink.output, false, NULL, NULL}; \
-    memcpy(padded, b, (bytes)*n_blocks);                         \
-    put(&rest, load_##name(padded, sink.output));                \
-    memcpy(sink.at, values, (width)*n_blocks);                   \
+#define LOOP_1(name, bytes, width, sink)                               \
+  for (; n_blocks >= 16; n_blocks -= 16, b += 16 * bytes) {            \
+    put(&sink, load_##name(b, sink.output));                           \
+  }                                                                    \
+  if (n_blocks > 0) {                                                  \
+    uint8_t padded[16 * bytes] = {0}, values[16 * 4];                  \
+    struct sink rest = {values, sink.output, false, NULL, NULL, NULL}; \
+    memcpy(padded, b, (bytes)*n_blocks);                               \
+    put(&rest, load_##name(padded, sink.output));                      \
+    memcpy(sink.at, values, (width)*n_blocks);                         \
   }
 
 #define LOOP_BLOCKS(name, bytes, width, sink)    \
@@ -32,7 +32,7 @@
 
 #define DECODER(name, elements, bytes, output, width)                                                \
   static void decode_##name##_##output(const uint8_t *b, size_t n_blocks, float factor, void *out) { \
-    struct sink sink = {out, WD_OUT_##output, false, NULL, NULL};                                    \
+    struct sink sink = {out, WD_OUT_##output, false, NULL, NULL, NULL};                              \
     (void)factor;                                                                                    \
     if (WD_SAME(WD_##name, WD_OUT_##output)) {                                                       \
       wd_copy(out, b, (bytes)*n_blocks);                                                             \
@@ -48,40 +48,41 @@ WD_TYPES(DECODERS)
 
 // ---- Codes ---------------------------------------------------------------------------------------------------------
 
-// X(name, biased) for the types that are codes times a scale (plus a bias) whose products need no rounding: a half
-// times small integers, or a power of two. Those of Q8_K need it. I8 comes by itself.
-#define CODED(X)    \
-  X(Q4_0, false)    \
-  X(Q4_1, true)     \
-  X(Q5_0, false)    \
-  X(Q5_1, true)     \
-  X(Q8_0, false)    \
-  X(Q8_1, false)    \
-  X(Q2_K, true)     \
-  X(Q3_K, false)    \
-  X(Q4_K, true)     \
-  X(Q5_K, true)     \
-  X(Q6_K, false)    \
-  X(IQ2_XXS, false) \
-  X(IQ2_XS, false)  \
-  X(IQ3_XXS, false) \
-  X(IQ1_S, false)   \
-  X(IQ4_NL, false)  \
-  X(IQ3_S, false)   \
-  X(IQ2_S, false)   \
-  X(IQ4_XS, false)  \
-  X(IQ1_M, false)   \
-  X(TQ1_0, false)   \
-  X(TQ2_0, false)   \
-  X(MXFP4, false)   \
-  X(NVFP4, false)   \
-  X(Q1_0, false)    \
-  X(Q2_0, false)
+// X(name, group, biased, indexed) for the types that are codes times a scale (plus a bias) whose products need no
+// rounding: a half times small integers, or a power of two. Those of Q8_K need it. I8 comes by itself.
+#define CODED(X)               \
+  X(Q4_0, 32, false, true)     \
+  X(Q4_1, 32, true, true)      \
+  X(Q5_0, 32, false, false)    \
+  X(Q5_1, 32, true, false)     \
+  X(Q8_0, 32, false, false)    \
+  X(Q8_1, 32, false, false)    \
+  X(Q2_K, 16, true, false)     \
+  X(Q3_K, 16, false, false)    \
+  X(Q4_K, 32, true, true)      \
+  X(Q5_K, 32, true, false)     \
+  X(Q6_K, 16, false, false)    \
+  X(IQ2_XXS, 32, false, false) \
+  X(IQ2_XS, 16, false, false)  \
+  X(IQ3_XXS, 32, false, false) \
+  X(IQ1_S, 32, false, false)   \
+  X(IQ4_NL, 32, false, true)   \
+  X(IQ3_S, 32, false, false)   \
+  X(IQ2_S, 16, false, false)   \
+  X(IQ4_XS, 32, false, true)   \
+  X(IQ1_M, 16, false, false)   \
+  X(TQ1_0, 32, false, false)   \
+  X(TQ2_0, 32, false, false)   \
+  X(MXFP4, 32, false, true)    \
+  X(NVFP4, 16, false, false)   \
+  X(Q1_0, 32, false, false)    \
+  X(Q2_0, 32, false, false)
 
 static void codes_I8(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {
   memcpy(out->code, b, n_blocks);
-  out->biased = false;
-  for (size_t i = 0; i < n_blocks / WD_CODES_GROUP; i++) {
+  out->group = 32;
+  out->biased = out->indexed = false;
+  for (size_t i = 0; i < n_blocks / 32; i++) {
     out->scale[i] = 1;
   }
 }
@@ -89,18 +90,23 @@ static void codes_I8(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {
 #define BLOCK_BYTES(name, id, elements, bytes) BYTES_##name = (bytes),
 enum { WD_TYPES(BLOCK_BYTES) };
 
-#define TAKE_APART(name, is_biased)                                                                            \
-  static void codes_##name(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {                          \
-    struct sink sink = {.at = (uint8_t *)out->code, .codes = true, .scales = out->scale, .biases = out->bias}; \
-    out->biased = is_biased;                                                                                   \
-    for (; n_blocks > 0; n_blocks--, b += BYTES_##name) {                                   \
-      block_##name(b, 1, &sink);                                                                               \
-    }                                                                                                          \
+// Indices stand for themselves, unless a block says otherwise.
+#define TAKE_APART(name, group_elements, is_biased, is_indexed)                                                      \
+  static void codes_##name(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {                                \
+    struct sink sink = {                                                                                             \
+        .at = (uint8_t *)out->code, .codes = true, .scales = out->scale, .biases = out->bias, .levels = out->level}; \
+    out->group = group_elements;                                                                                     \
+    out->biased = is_biased;                                                                                         \
+    out->indexed = is_indexed;                                                                                       \
+    _mm_storeu_si128((__m128i *)out->level, counting());                                                             \
+    for (; n_blocks > 0; n_blocks--, b += BYTES_##name) {                                                            \
+      block_##name(b, 1, &sink);                                                                                     \
+    }                                                                                                                \
   }
 CODED(TAKE_APART)
 
 // A path's second table: these functions.
-#define CODES_ROW(name, biased) [WD_##name] = codes_##name,
+#define CODES_ROW(name, group, biased, indexed) [WD_##name] = codes_##name,
 #define CODES_ROWS CODED(CODES_ROW)[WD_I8] = codes_I8
 
 #endif

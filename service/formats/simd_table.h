@@ -140,6 +140,11 @@ SIMD_FN __m256i look_up(__m128i table, __m256i indices) {
 
 // Thirty-two elements, the nibbles of sixteen bytes, each one of sixteen codes: the codes times a scale.
 SIMD_FN void put_nibbles(struct sink *sink, const uint8_t *q, __m128i codes, float scale) {
+  if (sink->codes) {
+    _mm_storeu_si128((__m128i *)sink->levels, codes);
+    put_32(sink, nibbles_32(q), scale);
+    return;
+  }
   if (!narrow(sink)) {
     put_32(sink, look_up(codes, nibbles_32(q)), scale);
     return;

@@ -32,6 +32,12 @@ static void *room(size_t size) {
   return memory;
 }
 
+static float value_of(const struct wd_codes *codes, size_t i) {
+  const int k = codes->indexed ? codes->level[codes->code[i]] : codes->code[i];
+  const float product = (float)k * codes->scale[i / codes->group];
+  return codes->biased ? product + codes->bias[i / codes->group] : product;
+}
+
 // Nothing, or extremes that no tile exceeds: then its values need not be looked at for that.
 static void begin(struct wd_stats *stats, bool extremes) {
   const float values[] = {-0x1p100f, 0x1p100f};
@@ -41,8 +47,7 @@ static void begin(struct wd_stats *stats, bool extremes) {
 
 static void value_by_value(struct wd_stats *stats, const struct wd_codes *codes, size_t n) {
   for (size_t i = 0; i < n; i++) {
-    float product = (float)codes->code[i] * codes->scale[i / WD_CODES_GROUP];
-    float value = codes->biased ? product + codes->bias[i / WD_CODES_GROUP] : product;
+    float value = value_of(codes, i);
     wd_stats_add(stats, &value, 1);
   }
 }
@@ -57,6 +62,8 @@ static float number(int bits, int exponent) {
 static void make_codes(struct wd_codes *codes, size_t n, int unevenness) {
   static const int16_t greatest[] = {1, 2, 3, 8, 12, 15, 31, 62, 127, 128};
   codes->biased = random_bits() % 2;
+  codes->indexed = random_bits() % 2;
+  codes->group = codes->indexed || random_bits() % 2 ? 32 : 16;
   const int most = codes->biased ? greatest[random_bits() % 7] : greatest[random_bits() % 10];
   const int bits = between(1, 16), exponent = between(-60, 60) / (random_bits() % 4 ? 3 : 1) - bits;
   const int bias_bits = between(1, 16), bias_exponent = exponent + between(-4, 12);
@@ -69,7 +76,11 @@ static void make_codes(struct wd_codes *codes, size_t n, int unevenness) {
     }
     codes->code[i] = (int8_t)(codes->biased ? between(0, most) : between(-most, most == 128 ? 127 : most));
   }
-  for (size_t g = 0; g < n / WD_CODES_GROUP; g++) {
+  memcpy(codes->level, codes->code, 16);
+  for (size_t i = 0; codes->indexed && i < n; i++) {
+    codes->code[i] = (int8_t)between(0, 15);
+  }
+  for (size_t g = 0; g < n / codes->group; g++) {
     const int more = unevenness ? between(0, unevenness) : 0;
     codes->scale[g] = number(bits, exponent + more);
     codes->bias[g] = codes->biased ? number(bias_bits, bias_exponent + more) : NAN;
@@ -81,7 +92,7 @@ static void make_codes(struct wd_codes *codes, size_t n, int unevenness) {
   if (random_bits() % 16 == 0) {
     const float odd[] = {NAN, INFINITY, -INFINITY};
     float *any = random_bits() % 2 && codes->biased ? codes->bias : codes->scale;
-    any[random_bits() % (n / WD_CODES_GROUP)] = odd[random_bits() % 3];
+    any[random_bits() % (n / codes->group)] = odd[random_bits() % 3];
   }
 }
 
@@ -97,7 +108,7 @@ static void codes_are_as_their_values(void **state) {
       continue;
     }
     for (int round = 0; round < 4000; round++) {
-      const size_t n = (size_t)between(1, round % 8 ? 3 : 16) * WD_CODES_GRAIN;
+      const size_t n = round % 2 ? WD_CODES_TILE : (size_t)between(1, 16) * 256;
       make_codes(codes, n, round % 3 == 0 ? round % 50 : 0);
       begin(want, round % 2);
       begin(got, round % 2);
@@ -120,6 +131,7 @@ static void codes_are_as_their_values(void **state) {
 
 // The values around where FP16 overflows, becomes subnormal and becomes zero, at each position.
 static void fates_of_codes(void **state) {
+  enum { GRAIN = 256 };
   (void)state;
   const float borders[] = {65520, 0x1p-14f - 0x1p-25f, 0x1p-14f, 0x1p-25f};
   struct wd_codes *codes = room(sizeof *codes);
@@ -130,14 +142,16 @@ static void fates_of_codes(void **state) {
       const float border = borders[round % 4];
       const int k = between(1, 31), sign = round & 4 ? -1 : 1;
       codes->biased = round & 8;
-      for (size_t i = 0; i < WD_CODES_GRAIN; i++) {
+      codes->indexed = false;
+      codes->group = round & 256 ? 16 : 32;
+      for (size_t i = 0; i < GRAIN; i++) {
         codes->code[i] = (int8_t)between(0, 31);
       }
       if (round & 64) {
-        memset(codes->code, k, WD_CODES_GRAIN);
+        memset(codes->code, k, GRAIN);
       }
-      codes->code[random_bits() % WD_CODES_GRAIN] = round & 64 ? 31 : (int8_t)k;
-      for (size_t g = 0; g < WD_CODES_GRAIN / WD_CODES_GROUP; g++) {
+      codes->code[random_bits() % GRAIN] = round & 64 ? 31 : (int8_t)k;
+      for (size_t g = 0; g < GRAIN / codes->group; g++) {
         // Products have no more than 24 bits, and come close to the border or on it.
         float scale = wd_bits_float(wd_float_bits(border / (float)k) & 0xffffff00) + ldexpf((float)between(0, 2), -32);
         scale = wd_bits_float(wd_float_bits(scale) & 0xffffffc0);
@@ -154,8 +168,8 @@ static void fates_of_codes(void **state) {
       }
       begin(want, round & 16);
       begin(got, round & 16);
-      value_by_value(want, codes, WD_CODES_GRAIN);
-      if (wd_stats_path((*p)->name).add_codes(got, codes, WD_CODES_GRAIN)) {
+      value_by_value(want, codes, GRAIN);
+      if (wd_stats_path((*p)->name).add_codes(got, codes, GRAIN)) {
         assert_same(got, want);
       }
     }
@@ -217,12 +231,12 @@ static void codes_are_the_values(void **state) {
         (*p)->codes[t](blocks, n, codes);
         (*p)->decode[t][WD_OUT_F32](blocks, n, 1, values);
         for (size_t i = 0; i < WD_CODES_TILE; i++) {
-          const float scale = codes->scale[i / WD_CODES_GROUP];
-          const float bias = codes->biased ? codes->bias[i / WD_CODES_GROUP] : -0.0f;
-          const float product = (float)codes->code[i] * scale, value = product + bias;
+          const int k = codes->indexed ? codes->level[codes->code[i]] : codes->code[i];
+          const float scale = codes->scale[i / codes->group], product = (float)k * scale, value = value_of(codes, i);
           assert_true(value == values[i] || (isnan(value) && isnan(values[i])));
-          assert_true(!isfinite(product) || (double)product == (double)codes->code[i] * (double)scale);
-          assert_true(!codes->biased || codes->code[i] >= 0);
+          assert_true(!isfinite(product) || (double)product == (double)k * (double)scale);
+          assert_true(!codes->biased || k >= 0);
+          assert_true(!codes->indexed || (codes->code[i] >= 0 && codes->code[i] <= 15));
         }
       }
     }
