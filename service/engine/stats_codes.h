@@ -167,18 +167,21 @@ struct passed {
   uint16_t far[MOST_GROUPS];                 // elements at which so many vectors begin
 };
 
+// The values of BYTES integers that are not negative, in another order.
+SIMD_FN void magnitudes_of(floats values[4], bytes integers, floats scale, floats bias, bool biased) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    floats k = floats_of_bytes(integers, i);
+    values[i] = biased ? floats_multiply_add(k, scale, bias) : floats_multiply(k, scale);
+  }
+}
+
 // The places of BYTES integers, and bytes with the signs of the values. A lane of sixteen has one of the scales, or
 // each two do.
 SIMD_FN bytes places_of(bytes integers, floats scale, floats bias, bool biased, uint32_t top, bytes *signs) {
-  const bytes magnitudes = biased ? integers : bytes_abs(integers);
-  const floats s = biased ? scale : floats_abs(scale);
   floats values[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    floats k = floats_of_bytes(magnitudes, i);
-    values[i] = biased ? floats_multiply_add(k, s, bias) : floats_multiply(k, s);
-  }
   bytes exponents;
+  magnitudes_of(values, biased ? integers : bytes_abs(integers), biased ? scale : floats_abs(scale), bias, biased);
   if (biased) {
     exponents = bytes_of_parts(values, signs);
   } else {
@@ -316,22 +319,6 @@ SIMD_FN void add_groups(struct wd_stats *stats, const struct wd_codes *c, size_t
 
 // ---- Values, where they are needed after all -----------------------------------------------------------------------
 
-// Values from `at` on; both numbers are multiples of 32.
-static void make_values(const struct wd_codes *c, size_t at, size_t n, float *values) {
-  int8_t integers[TILE] WD_VECTORS;
-  memcpy(integers, c->code + at, n);
-  for (size_t i = 0; c->indexed && i < n; i++) {
-    integers[i] = c->level[integers[i] & 15];
-  }
-  for (size_t i = 0; i < n; i += 16) {
-    const size_t g = (at + i) / c->group;
-    const float scale = c->scale[g], bias = c->biased ? c->bias[g] : 0;
-    for (size_t j = 0; j < 16; j++) {
-      values[i + j] = (float)integers[i + j] * scale + bias;
-    }
-  }
-}
-
 // The values of a tile, made when first asked for.
 struct values {
   bool made;
@@ -340,7 +327,17 @@ struct values {
 
 static const float *values_of(struct values *values, const struct wd_codes *c, size_t n) {
   if (!values->made) {
-    make_values(c, 0, n, values->at);
+    uint8_t integers[TILE] WD_VECTORS;
+    for (size_t i = 0; i < n; i += BYTES) {
+      bytes codes = codes_load(c->code + i);
+      bytes_store(integers + i, c->indexed ? bytes_look_up((const uint8_t *)c->level, codes) : codes);
+    }
+    for (size_t i = 0; i < n; i += 16) {
+      const float scale = c->scale[i / c->group], bias = c->biased ? c->bias[i / c->group] : 0;
+      for (size_t j = i; j < i + 16; j++) {
+        values->at[j] = (float)(int8_t)integers[j] * scale + bias;
+      }
+    }
     values->made = true;
   }
   return values->at;
@@ -358,6 +355,23 @@ static void count_below(struct wd_stats *stats, const float *values, size_t n, f
     }
   }
   stats->zeros += add_up(zeros);
+}
+
+// Counts those of the vectors that have some.
+static void count_far(struct wd_stats *stats, const struct wd_codes *c, const struct passed *p, float low) {
+  for (size_t i = 0; i < p->n_far; i++) {
+    const size_t g = p->far[i] / c->group;
+    const floats scale = floats_of_groups(c->scale + g, c->group), bias = floats_of_groups(c->bias + g, c->group);
+    bytes integers = codes_load(c->code + p->far[i]);
+    floats values[4];
+    float some[BYTES];
+    magnitudes_of(values, c->indexed ? bytes_look_up((const uint8_t *)c->level, integers) : integers, scale, bias,
+                  true);
+    for (int k = 0; k < 4; k++) {
+      floats_store(some + k * WORDS, values[k]);
+    }
+    count_below(stats, some, BYTES, low);
+  }
 }
 
 // ---- A tile --------------------------------------------------------------------------------------------------------
@@ -445,11 +459,7 @@ static bool add_codes(struct wd_stats *stats, const struct wd_codes *c, size_t n
   } else if (counted < n && !c->biased) {
     count_below(stats, values_of(&values, c, n), n, float_of(lowest));
   }
-  for (size_t i = 0; i < passed.n_far; i++) {
-    float some[BYTES];
-    make_values(c, passed.far[i], BYTES, some);
-    count_below(stats, some, BYTES, float_of(lowest));
-  }
+  count_far(stats, c, &passed, float_of(lowest));
   return true;
 }
 

@@ -196,10 +196,14 @@ SIMD_FN void set_codes(struct codes *codes, int k, __m256i values) {
   _mm256_storeu_si256((__m256i *)codes->at + k, values);
 }
 
+// Where a block makes its codes: where they are to go, if that is all that is wanted of them.
+SIMD_FN struct codes *place_for_codes(const struct sink *sink, struct codes *aside) {
+  return sink->codes ? (struct codes *)sink->at : aside;
+}
+
 // Sixteen scales, each for sixteen codes.
 SIMD_FN void put_codes(struct sink *sink, const struct codes *codes, const float scales[16]) {
   if (sink->codes) {
-    memcpy(sink->at, codes, sizeof *codes);
     memcpy(sink->scales, scales, 16 * sizeof *scales);
     sink->at += sizeof *codes;
     sink->scales += 16;
@@ -213,7 +217,6 @@ SIMD_FN void put_codes(struct sink *sink, const struct codes *codes, const float
 // Eight scales, each for 32 codes, then eight biases. See put_32_biased.
 SIMD_FN void put_codes_biased(struct sink *sink, const struct codes *codes, const float scales[16]) {
   if (sink->codes) {
-    memcpy(sink->at, codes, sizeof *codes);
     sink->at += sizeof *codes;
     memcpy(sink->scales, scales, 8 * sizeof *scales);
     memcpy(sink->biases, scales + 8, 8 * sizeof *scales);

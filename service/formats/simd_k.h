@@ -53,17 +53,17 @@ SIMD_FN __m128i q3_k_scales(const uint8_t *sc) {
 
 SIMD_FN void block_Q3_K(const uint8_t *b, float factor, struct sink *out) {
   __m256i hmask = load_32(b + WD_Q3_K_HMASK);
-  struct codes codes;
+  struct codes aside, *codes = place_for_codes(out, &aside);
   float scales[16];
   (void)factor;
   scale_16(scales, q3_k_scales(b + WD_Q3_K_SC), load_half(b + WD_Q3_K_D));
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q3_K_Q + k / 4 * 32), k % 4 * 2, 3);
-    set_codes(&codes, k, _mm256_sub_epi8(_mm256_or_si256(low, where_bit(hmask, k, 4)), _mm256_set1_epi8(4)));
+    set_codes(codes, k, _mm256_sub_epi8(_mm256_or_si256(low, where_bit(hmask, k, 4)), _mm256_set1_epi8(4)));
   }
-  IN_MEMORY(codes);
+  IN_MEMORY(*codes);
   IN_MEMORY(scales);
-  put_codes(out, &codes, scales);
+  put_codes(out, codes, scales);
 }
 
 // The eight scales times d, then the eight minimums times -dmin, of Q4_K and Q5_K.
@@ -78,46 +78,46 @@ SIMD_FN void k_scales(float *scales, const uint8_t *sc, float d, float dmin) {
 }
 
 SIMD_FN void block_Q4_K(const uint8_t *b, float factor, struct sink *out) {
-  struct codes codes;
+  struct codes aside, *codes = place_for_codes(out, &aside);
   float scales[16];
   (void)factor;
   k_scales(scales, b + WD_Q4_K_SC, load_half(b + WD_Q4_K_D), load_half(b + WD_Q4_K_DMIN));
   UNROLL for (int k = 0; k < 8; k++) {
-    set_codes(&codes, k, bits_32(load_32(b + WD_Q4_K_Q + k / 2 * 32), k % 2 * 4, 15));
+    set_codes(codes, k, bits_32(load_32(b + WD_Q4_K_Q + k / 2 * 32), k % 2 * 4, 15));
   }
-  IN_MEMORY(codes);
+  IN_MEMORY(*codes);
   IN_MEMORY(scales);
-  put_codes_biased(out, &codes, scales);
+  put_codes_biased(out, codes, scales);
 }
 
 SIMD_FN void block_Q5_K(const uint8_t *b, float factor, struct sink *out) {
   __m256i h = load_32(b + WD_Q5_K_H);
-  struct codes codes;
+  struct codes aside, *codes = place_for_codes(out, &aside);
   float scales[16];
   (void)factor;
   k_scales(scales, b + WD_Q5_K_SC, load_half(b + WD_Q5_K_D), load_half(b + WD_Q5_K_DMIN));
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q5_K_Q + k / 2 * 32), k % 2 * 4, 15);
-    set_codes(&codes, k, _mm256_or_si256(low, where_bit(h, k, 16)));
+    set_codes(codes, k, _mm256_or_si256(low, where_bit(h, k, 16)));
   }
-  IN_MEMORY(codes);
+  IN_MEMORY(*codes);
   IN_MEMORY(scales);
-  put_codes_biased(out, &codes, scales);
+  put_codes_biased(out, codes, scales);
 }
 
 SIMD_FN void block_Q6_K(const uint8_t *b, float factor, struct sink *out) {
-  struct codes codes;
+  struct codes aside, *codes = place_for_codes(out, &aside);
   float scales[16];
   (void)factor;
   scale_16(scales, load_16(b + WD_Q6_K_SC), load_half(b + WD_Q6_K_D));
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i low = bits_32(load_32(b + WD_Q6_K_QL + k / 4 * 64 + k % 2 * 32), k % 4 / 2 * 4, 15);
     __m256i high = bits_32(load_32(b + WD_Q6_K_QH + k / 4 * 32), k % 4 * 2, 3);
-    set_codes(&codes, k, _mm256_sub_epi8(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), _mm256_set1_epi8(32)));
+    set_codes(codes, k, _mm256_sub_epi8(_mm256_or_si256(low, _mm256_slli_epi16(high, 4)), _mm256_set1_epi8(32)));
   }
-  IN_MEMORY(codes);
+  IN_MEMORY(*codes);
   IN_MEMORY(scales);
-  put_codes(out, &codes, scales);
+  put_codes(out, codes, scales);
 }
 
 SIMD_FN void block_Q8_K(const uint8_t *b, float factor, struct sink *out) {
