@@ -42,6 +42,7 @@ struct bounds {
   uint32_t nearest;   // bits of the least scale but zero
 };
 
+// n is 16, or of a tile.
 static void find_range(struct bounds *b, const int8_t *code, size_t n) {
   int8_t least = 0, most = 0;
   for (size_t i = 0; i < n; i++) {
@@ -50,6 +51,13 @@ static void find_range(struct bounds *b, const int8_t *code, size_t n) {
   }
   b->least = least;
   b->most = most;
+}
+
+// The integers that codes mean which are indices.
+static void find_integers(const struct wd_codes *c, size_t n, int8_t *integers) {
+  for (size_t i = 0; i < n; i += BYTES) {
+    bytes_store((uint8_t *)integers + i, bytes_look_up((const uint8_t *)c->level, codes_load(c->code + i)));
+  }
 }
 
 static uint32_t greatest_word(words v) {
@@ -327,15 +335,16 @@ struct values {
 
 static const float *values_of(struct values *values, const struct wd_codes *c, size_t n) {
   if (!values->made) {
-    uint8_t integers[TILE] WD_VECTORS;
-    for (size_t i = 0; i < n; i += BYTES) {
-      bytes codes = codes_load(c->code + i);
-      bytes_store(integers + i, c->indexed ? bytes_look_up((const uint8_t *)c->level, codes) : codes);
+    int8_t integers[TILE] WD_VECTORS;
+    const int8_t *k = c->code;
+    if (c->indexed) {
+      find_integers(c, n, integers);
+      k = integers;
     }
     for (size_t i = 0; i < n; i += 16) {
       const float scale = c->scale[i / c->group], bias = c->biased ? c->bias[i / c->group] : 0;
       for (size_t j = i; j < i + 16; j++) {
-        values->at[j] = (float)(int8_t)integers[j] * scale + bias;
+        values->at[j] = (float)k[j] * scale + bias;
       }
     }
     values->made = true;
@@ -372,6 +381,26 @@ static void count_far(struct wd_stats *stats, const struct wd_codes *c, const st
     }
     count_below(stats, some, BYTES, low);
   }
+}
+
+// Whether a value may be an extreme that is none yet.
+static bool may_exceed(const struct wd_stats *stats, const struct wd_codes *c, size_t n, const struct bounds *bounds) {
+  if (!stats->seen) {
+    return true;
+  }
+  if (bounds->low >= stats->min && bounds->high <= stats->max) {
+    return false;
+  }
+  if (!c->indexed) {
+    return true;
+  }
+  // Some models never use the greatest level.
+  int8_t integers[TILE] WD_VECTORS;
+  struct bounds nearer;
+  find_integers(c, n, integers);
+  find_range(&nearer, integers, n);
+  find_bounds(&nearer, c, n / c->group);
+  return nearer.low < stats->min || nearer.high > stats->max;
 }
 
 // ---- A tile --------------------------------------------------------------------------------------------------------
@@ -412,7 +441,7 @@ static bool add_codes(struct wd_stats *stats, const struct wd_codes *c, size_t n
   }
   struct values values;
   values.made = false;
-  if (!stats->seen || bounds.low < stats->min || bounds.high > stats->max) {
+  if (may_exceed(stats, c, n, &bounds)) {
     const struct survey s = look_over(values_of(&values, c, n), n);
     add_extremes(stats, values.at, n, &s);
   }

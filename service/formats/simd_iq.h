@@ -68,9 +68,21 @@ SIMD_FN void iq2_scales(struct iq2 *iq2, const struct sink *out, int at, __m256 
 }
 
 // Their magnitudes.
-SIMD_FN __m256i iq2_codes(__m256i twice) {
-  return look_up(
-      _mm_setr_epi8(WD_IQ2_VALUE(0), 0, WD_IQ2_VALUE(1), 0, WD_IQ2_VALUE(2), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), twice);
+SIMD_FN __m128i iq2_magnitudes(void) {
+  return _mm_setr_epi16(WD_IQ2_VALUE(0), WD_IQ2_VALUE(1), WD_IQ2_VALUE(2), 0, 0, 0, 0, 0);
+}
+
+// Thirty-two of eight magnitudes, by twice their ranks, negated where a bit is set, times a scale.
+SIMD_FN void put_ranked(struct sink *sink, __m128i magnitudes, __m256i twice, uint32_t negative, float scale) {
+  if (sink->codes) {
+    // Indices are ranks, and eight more where negated.
+    const __m128i negated = _mm_sub_epi16(_mm_setzero_si128(), magnitudes);
+    __m256i eight = _mm256_and_si256(bytes_where(negative), _mm256_set1_epi8(8));
+    _mm_storeu_si128((__m128i *)sink->levels, _mm_packs_epi16(magnitudes, negated));
+    put_32(sink, _mm256_or_si256(_mm256_srli_epi16(twice, 1), eight), scale);
+    return;
+  }
+  put_32(sink, bytes_negated(look_up(magnitudes, twice), negative), scale);
 }
 
 SIMD_FN void block_IQ2_XXS(const uint8_t *b, float factor, struct sink *out) {
@@ -88,7 +100,7 @@ SIMD_FN void block_IQ2_XXS(const uint8_t *b, float factor, struct sink *out) {
       __m256i table = _mm256_set1_epi64x((long long)load_u64(iq2.tables + 8 * k));
       put_few_signed(out, table, entries_64(e0, e2, e1, e3), iq2.signs[k]);
     } else {
-      put_32(out, bytes_negated(iq2_codes(entries_64(e0, e1, e2, e3)), iq2.signs[k]), iq2.scales[k]);
+      put_ranked(out, iq2_magnitudes(), entries_64(e0, e1, e2, e3), iq2.signs[k], iq2.scales[k]);
     }
   }
 }
@@ -108,7 +120,7 @@ SIMD_FN void put_iq2(struct sink *out, const struct iq2 *iq2, int k, uint64_t e0
     __m256i twice = in_pair(entries_64(e0, e2, e1, e3));
     put_few_signed(out, load_twice(iq2->tables + 16 * k), twice, iq2->signs[k]);
   } else {
-    __m256i codes = bytes_negated(iq2_codes(entries_64(e0, e1, e2, e3)), iq2->signs[k]);
+    __m256i codes = bytes_negated(look_up(iq2_magnitudes(), entries_64(e0, e1, e2, e3)), iq2->signs[k]);
     put_halves(out, codes, iq2->scales[2 * k], iq2->scales[2 * k + 1]);
   }
 }
@@ -189,7 +201,7 @@ SIMD_FN void put_iq3(struct sink *out, const struct iq3 *iq3, int k, __m128i mag
     put_few_signed(out, load_twice(iq3->tables[k]), twice, iq3->signs[k]);
   } else {
     __m256i twice = entries_32(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
-    put_32(out, bytes_negated(look_up(magnitudes, twice), iq3->signs[k]), iq3->scales[k]);
+    put_ranked(out, magnitudes, twice, iq3->signs[k], iq3->scales[k]);
   }
 }
 
@@ -254,6 +266,17 @@ SIMD_FN __m256i eighths(__m256i trits, __m256i shift) {
   return _mm256_add_epi8(_mm256_add_epi8(four, four), shift);
 }
 
+// Thirty-two trits, shifted up or down, times a scale.
+SIMD_FN void put_shifted(struct sink *sink, __m256i trits, bool down, float scale) {
+  if (sink->codes) {
+    // Indices are the two low bits of a trit, and four more where shifted down.
+    _mm_storeu_si128((__m128i *)sink->levels, _mm_setr_epi8(1, 9, 0, -7, -1, 7, 0, -9, 0, 0, 0, 0, 0, 0, 0, 0));
+    put_32(sink, _mm256_or_si256(_mm256_and_si256(trits, _mm256_set1_epi8(3)), _mm256_set1_epi8(down ? 4 : 0)), scale);
+    return;
+  }
+  put_32(sink, eighths(trits, _mm256_set1_epi8(down ? -1 : 1)), scale);
+}
+
 // Results by the two low bits of a trit: 0, 1, none, -1.
 SIMD_FN void iq1_s_tables(uint8_t tables[64], const struct sink *out, __m256i h, float d) {
   __m256i s = _mm256_and_si256(_mm256_srli_epi32(h, 11), _mm256_set1_epi32(14));
@@ -284,8 +307,8 @@ SIMD_FN void block_IQ1_S(const uint8_t *b, float factor, struct sink *out) {
       __m256i twice = _mm256_and_si256(_mm256_add_epi8(trits, trits), _mm256_set1_epi8(6));
       put_few(out, _mm256_set1_epi64x((long long)load_u64(tables + 8 * k)), twice);
     } else {
-      __m256i shift = _mm256_set1_epi8(h & 0x8000 ? -1 : 1);
-      put_32(out, eighths(entries_64(e0, e1, e2, e3), shift), d * (float)(int)(2 * (h >> 12 & 7) + 1) * 0.125f);
+      const float scale = d * (float)(int)(2 * (h >> 12 & 7) + 1) * 0.125f;
+      put_shifted(out, entries_64(e0, e1, e2, e3), h & 0x8000, scale);
     }
   }
 }

@@ -139,7 +139,7 @@ SIMD_FN __m256i first_trits(__m256i q) {
 }
 
 SIMD_FN void put_trits(struct sink *out, __m256i q, float d) {
-  put_32(out, _mm256_sub_epi8(_mm256_set1_epi8(-1), first_trits(q)), d);
+  put_small(out, _mm256_sub_epi8(_mm256_set1_epi8(-1), first_trits(q)), d);
 }
 
 // By a table of results for the trits 0, none, 2 and 1, whose negations are 0, -2 and -1.
@@ -199,7 +199,7 @@ SIMD_FN void block_TQ2_0(const uint8_t *b, float factor, struct sink *out) {
   }
   UNROLL for (int k = 0; k < 8; k++) {
     __m256i two = bits_32(load_32(b + WD_TQ2_0_Q + k / 4 * 32), k % 4 * 2, 3);
-    put_32(out, _mm256_sub_epi8(two, _mm256_set1_epi8(1)), d);
+    put_small(out, _mm256_sub_epi8(two, _mm256_set1_epi8(1)), d);
   }
 }
 

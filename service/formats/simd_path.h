@@ -50,33 +50,33 @@ WD_TYPES(DECODERS)
 
 // X(name, group, biased, indexed) for the types that are codes times a scale (plus a bias) whose products need no
 // rounding: a half times small integers, or a power of two. Those of Q8_K need it. I8 comes by itself.
-#define CODED(X)               \
-  X(Q4_0, 32, false, true)     \
-  X(Q4_1, 32, true, true)      \
-  X(Q5_0, 32, false, false)    \
-  X(Q5_1, 32, true, false)     \
-  X(Q8_0, 32, false, false)    \
-  X(Q8_1, 32, false, false)    \
-  X(Q2_K, 16, true, false)     \
-  X(Q3_K, 16, false, false)    \
-  X(Q4_K, 32, true, true)      \
-  X(Q5_K, 32, true, false)     \
-  X(Q6_K, 16, false, false)    \
-  X(IQ2_XXS, 32, false, false) \
-  X(IQ2_XS, 16, false, false)  \
-  X(IQ3_XXS, 32, false, false) \
-  X(IQ1_S, 32, false, false)   \
-  X(IQ4_NL, 32, false, true)   \
-  X(IQ3_S, 32, false, false)   \
-  X(IQ2_S, 16, false, false)   \
-  X(IQ4_XS, 32, false, true)   \
-  X(IQ1_M, 16, false, false)   \
-  X(TQ1_0, 32, false, false)   \
-  X(TQ2_0, 32, false, false)   \
-  X(MXFP4, 32, false, true)    \
-  X(NVFP4, 16, false, false)   \
-  X(Q1_0, 32, false, false)    \
-  X(Q2_0, 32, false, false)
+#define CODED(X)              \
+  X(Q4_0, 32, false, true)    \
+  X(Q4_1, 32, true, true)     \
+  X(Q5_0, 32, false, false)   \
+  X(Q5_1, 32, true, false)    \
+  X(Q8_0, 32, false, false)   \
+  X(Q8_1, 32, false, false)   \
+  X(Q2_K, 16, true, false)    \
+  X(Q3_K, 16, false, false)   \
+  X(Q4_K, 32, true, true)     \
+  X(Q5_K, 32, true, false)    \
+  X(Q6_K, 16, false, false)   \
+  X(IQ2_XXS, 32, false, true) \
+  X(IQ2_XS, 16, false, false) \
+  X(IQ3_XXS, 32, false, true) \
+  X(IQ1_S, 32, false, true)   \
+  X(IQ4_NL, 32, false, true)  \
+  X(IQ3_S, 32, false, true)   \
+  X(IQ2_S, 16, false, false)  \
+  X(IQ4_XS, 32, false, true)  \
+  X(IQ1_M, 16, false, false)  \
+  X(TQ1_0, 32, false, true)   \
+  X(TQ2_0, 32, false, true)   \
+  X(MXFP4, 32, false, true)   \
+  X(NVFP4, 16, false, false)  \
+  X(Q1_0, 32, false, true)    \
+  X(Q2_0, 32, false, true)
 
 static void codes_I8(const uint8_t *b, size_t n_blocks, struct wd_codes *out) {
   memcpy(out->code, b, n_blocks);

@@ -146,7 +146,7 @@ SIMD_FN void block_Q1_0(const uint8_t *b, float factor, struct sink *out) {
     if (narrow(out)) {
       put_few_signed(out, result, _mm256_setzero_si256(), negative);
     } else {
-      put_32(out, _mm256_or_si256(bytes_where(negative), one), d);  // 1, or -1 where clear
+      put_small(out, _mm256_or_si256(bytes_where(negative), one), d);  // 1, or -1 where clear
     }
   }
 }
@@ -180,8 +180,8 @@ SIMD_FN void block_Q2_0(const uint8_t *b, float factor, struct sink *out) {
   // The four codes of a byte, side by side.
   __m128i lo01 = _mm_unpacklo_epi8(a0, a1), lo23 = _mm_unpacklo_epi8(a2, a3);
   __m128i hi01 = _mm_unpackhi_epi8(a0, a1), hi23 = _mm_unpackhi_epi8(a2, a3);
-  put_32(out, _mm256_set_m128i(_mm_unpackhi_epi16(lo01, lo23), _mm_unpacklo_epi16(lo01, lo23)), d);
-  put_32(out, _mm256_set_m128i(_mm_unpackhi_epi16(hi01, hi23), _mm_unpacklo_epi16(hi01, hi23)), d);
+  put_small(out, _mm256_set_m128i(_mm_unpackhi_epi16(lo01, lo23), _mm_unpacklo_epi16(lo01, lo23)), d);
+  put_small(out, _mm256_set_m128i(_mm_unpackhi_epi16(hi01, hi23), _mm_unpacklo_epi16(hi01, hi23)), d);
 }
 
 #endif

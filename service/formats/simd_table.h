@@ -154,7 +154,17 @@ SIMD_FN void put_nibbles(struct sink *sink, const uint8_t *q, __m128i codes, flo
   put_of(sink, &table, woven_nibbles(q));
 }
 
-// The same of the codes 0 to 15, times a scale, plus a bias.
+// Codes of -1 to 2, 32 of them, times a scale.
+SIMD_FN void put_small(struct sink *sink, __m256i codes, float scale) {
+  if (sink->codes) {
+    // Indices are their four low bits.
+    _mm_storeu_si128((__m128i *)sink->levels, _mm_setr_epi8(0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1));
+    codes = _mm256_and_si256(codes, _mm256_set1_epi8(15));
+  }
+  put_32(sink, codes, scale);
+}
+
+// Thirty-two elements, as put_nibbles, of the codes 0 to 15, times a scale, plus a bias.
 SIMD_FN void put_nibbles_biased(struct sink *sink, const uint8_t *q, float scale, float bias) {
   if (!narrow(sink)) {
     put_32_biased(sink, nibbles_32(q), scale, bias);
