@@ -5,6 +5,7 @@ A server that decodes on the GPU against one that decodes on the CPU: every byte
 memory, mapped by this process with CuPy. Needs grpcio, protobuf and cupy, no generated code: messages come from the
 descriptor set in the bundle.
 """
+import atexit
 import json
 import os
 import pathlib
@@ -39,6 +40,7 @@ class Server:
         self.process = subprocess.Popen(
             [BUNDLE / "weightd", "serve", "--model-root", root, "--listen", f"unix:{self.socket}", "--ready-file", ready,
              *flags], env={**ENVIRONMENT, **environment}, stderr=self.log.open("w"))
+        atexit.register(self.process.kill)  # whatever fails, it does not stay behind
         while not ready.exists():
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.02)
@@ -263,7 +265,7 @@ def main():
         (root / "sample.gguf").write_bytes((BUNDLE / "sample.gguf").read_bytes())
         g = ggufwrite.Gguf()
         blocks = os.urandom(144 << 10)
-        for i in range(4):
+        for i in range(8):
             g.tensor(f"t{i}", "Q4_K", (4096, 4096), blocks * (4096 * 4096 // 256 // 1024))
         g.write(str(root / "big.gguf"))
         ggufwrite.Gguf().tensor("t", "F16", (1 << 20, 1 << 17)).write(str(root / "huge.gguf"))  # 256 GiB, a hole
@@ -276,7 +278,7 @@ def main():
         for f in folders:
             f.mkdir()
         cpu = Server(root, folders[0], "--device", "cpu")
-        gpu = Server(root, folders[1], "--device", "cuda", "--allow-cuda-ipc", "--gpu-memory-budget", "100MiB")
+        gpu = Server(root, folders[1], "--device", "cuda", "--allow-cuda-ipc", "--gpu-memory-budget", "200MiB")
         info = gpu.info()
         check(info.backend == "cuda" and info.devices[1].id == "cuda:0", "the server decodes on the GPU")
         check({t.decode_path for t in info.tensor_types} == {"cuda"}, "every type is decoded there")
