@@ -5,10 +5,13 @@
 //   slot = pinned input ──► device input ──► kernel ──► device output ──► the job's output, and an event behind the
 //   last
 //
-// A worker runs one job at a time and cuts it into tiles, which use the two slots in turn: while a tile is on the
-// device and on the bus, the next one is read from the file and the one before is summed (CRC). The lanes of different
-// workers overlap on the device by themselves, each being a stream of its own. Worker w works on device w modulo their
-// number; jobs whose output is device memory go to the device that has it, and their kernels write there.
+// A worker cuts a job into tiles, which use the two slots in turn: while a tile is on the device and on the bus, the
+// next one is read from the file and the one before is summed (CRC). The lanes of different workers overlap on the
+// device by themselves, each being a stream of its own. Worker w works on device w modulo their number; jobs whose
+// output is device memory go to the device that has it, and their kernels write there.
+//
+// The last tiles of statistics are not waited for: the worker goes on to read the next job's first, and ends the job
+// before it when those are on their way, or when there is nothing else to do (finish).
 //
 // To the CPU backend, with the same bits, go: stored blocks, which need no device; work that is too small for a device
 // to be the faster one, where the choice is ours (see backend.h); and chunks in which a value is NaN or infinite,
@@ -61,7 +64,8 @@ struct slot {
   cudaEvent_t copied;   // … behind it …
   cudaEvent_t decoded;  // … behind the kernel …
   cudaEvent_t done;     // … and behind the copy back
-  // The tile that is under way: `elements` of output at `out`, to be summed when `done` has passed.
+  // The tile that is under way: `elements` of a job, with output at `out` to be summed when `done` has passed.
+  struct wd_job *job;
   uint8_t *out;
   uint64_t elements;
   bool timed;
@@ -73,8 +77,13 @@ struct lane {
   uint64_t tiles;  // so far
   cudaStream_t stream;
   struct slot slots[2];
+  unsigned turn;  // whose it is; the other one's tile is younger
   struct wd_gpu_stats *device_stats;
-  struct wd_gpu_stats *host_stats;
+  // Statistics of two jobs, in turn; `unended` is the one whose statistics were sent for last, or NULL.
+  struct wd_gpu_stats *host_stats[2];
+  cudaEvent_t arrived[2];
+  unsigned stats_turn;
+  struct wd_job *unended;
   struct wd_factors factors;
   struct tile *tile;
 };
@@ -175,8 +184,13 @@ static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
     }
   }
   cudaFree(lane->device_stats);
-  if (lane->host_stats) {
-    pinned_release(cuda, lane->host_stats, sizeof *lane->host_stats);
+  for (int i = 0; i < 2; i++) {
+    if (lane->host_stats[i]) {
+      pinned_release(cuda, lane->host_stats[i], sizeof *lane->host_stats[i]);
+    }
+    if (lane->arrived[i]) {
+      cudaEventDestroy(lane->arrived[i]);
+    }
   }
   free(lane->tile);
   if (lane->stream) {
@@ -200,8 +214,11 @@ static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
     }
   }
   error = error ? error : cudaMalloc(&lane->device_stats, sizeof *lane->device_stats);
-  lane->host_stats = error ? NULL : (struct wd_gpu_stats *)pinned_alloc(cuda, sizeof *lane->host_stats);
-  error = error ? error : lane->host_stats ? cudaSuccess : cudaErrorMemoryAllocation;
+  for (int i = 0; i < 2; i++) {
+    lane->host_stats[i] = error ? NULL : (struct wd_gpu_stats *)pinned_alloc(cuda, sizeof *lane->host_stats[i]);
+    error = error ? error : lane->host_stats[i] ? cudaSuccess : cudaErrorMemoryAllocation;
+    error = error ? error : cudaEventCreateWithFlags(&lane->arrived[i], cudaEventBlockingSync | cudaEventDisableTiming);
+  }
   lane->tile = error ? NULL : (struct tile *)malloc(sizeof *lane->tile);
   error = error || lane->tile ? error : cudaErrorMemoryAllocation;
   if (error) {
@@ -223,10 +240,11 @@ static void count_stage(struct wd_job *job, enum wd_stage stage, cudaEvent_t beg
 }
 
 // Waits for the tile in a slot, and sums it. *special tells of values that the CPU has to count.
-static cudaError_t finish_slot(struct cuda_backend *cuda, struct slot *slot, struct wd_job *job, bool *special) {
+static cudaError_t finish_slot(struct cuda_backend *cuda, struct slot *slot, bool *special) {
   if (!slot->elements) {
     return cudaSuccess;
   }
+  struct wd_job *job = slot->job;
   uint64_t elements = slot->elements;
   slot->elements = 0;
   cudaError_t error = cudaEventSynchronize(slot->done);
@@ -365,38 +383,83 @@ static enum wd_status start_tile(struct cuda_backend *cuda, struct device *devic
     error = cudaMemcpyAsync(slot->out, on_device, tile->elements * element_bytes, cudaMemcpyDeviceToHost, lane->stream);
   }
   error = error ? error : cudaEventRecord(slot->done, lane->stream);
+  slot->job = job;
   slot->elements = tile->elements;
   return error ? cuda_failed(device, error, &job->error) : WD_OK;
 }
 
-// The tiles of a job, through both slots in turn.
+// Waits for what is under way; the slot whose turn it is holds the older tile.
+static cudaError_t finish_slots(struct cuda_backend *cuda, struct lane *lane, bool *special) {
+  cudaError_t first = finish_slot(cuda, &lane->slots[lane->turn], special);
+  cudaError_t second = finish_slot(cuda, &lane->slots[lane->turn ^ 1], special);
+  return first ? first : second;
+}
+
+// Ends the job of statistics that was left under way, if there is one.
+static void end_stats(struct cuda_backend *cuda, struct device *device, struct lane *lane) {
+  struct wd_job *job = lane->unended;
+  if (!job) {
+    return;
+  }
+  cudaError_t error = cudaSuccess;
+  for (struct slot &slot : lane->slots) {
+    if (slot.job == job) {
+      cudaError_t one = finish_slot(cuda, &slot, NULL);
+      error = error ? error : one;
+    }
+  }
+  const unsigned i = lane->stats_turn ^ 1;
+  error = error ? error : cudaEventSynchronize(lane->arrived[i]);
+  if (error) {
+    job->status = cuda_failed(device, error, &job->error);
+  } else {
+    wd_gpu_stats_collect(lane->host_stats[i], job->stats);
+    job->status = WD_OK;
+  }
+  lane->unended = NULL;
+  job->done(job);
+}
+
+// Puts the tiles of a job on their way, through both slots in turn; those that a job before it left there are over
+// when its second one is.
 static enum wd_status run_tiles(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
                                 bool *special) {
   enum wd_status status = WD_OK;
-  cudaError_t error = cudaSuccess;
-  unsigned turn = 0;
   lane->factors.begin = lane->factors.end = 0;
-  for (uint64_t done = 0; !status && done < job->count; turn ^= 1) {
-    struct slot *slot = &lane->slots[turn];
-    error = finish_slot(cuda, slot, job, special);
+  unsigned tiles = 0;
+  for (uint64_t done = 0; !status && done < job->count; lane->turn ^= 1) {
+    struct slot *slot = &lane->slots[lane->turn];
+    cudaError_t error = finish_slot(cuda, slot, special);
     status = error ? cuda_failed(device, error, &job->error)
                    : fill_tile(lane, job, job->begin + done, job->count - done, lane->tile);
     if (!status) {
       status = start_tile(cuda, device, lane, slot, job, lane->tile, done);
       done += lane->tile->elements;
     }
-  }
-  // What is under way is waited for whatever happened; the slot whose turn it is holds the older tile.
-  for (int i = 0; i < 2; i++, turn ^= 1) {
-    error = finish_slot(cuda, &lane->slots[turn], job, special);
-    status = !status && error ? cuda_failed(device, error, &job->error) : status;
-  }
-  if (status) {
-    cudaStreamSynchronize(lane->stream);  // a tile that failed halfway has no event behind its copies
+    if (++tiles == 2) {
+      end_stats(cuda, device, lane);
+    }
   }
   return status;
 }
 
+// Sends for the statistics of a job whose tiles are on their way, and leaves it unended.
+static enum wd_status send_for_stats(struct cuda_backend *cuda, struct device *device, struct lane *lane,
+                                     struct wd_job *job) {
+  const unsigned i = lane->stats_turn;
+  cudaError_t error = cudaMemcpyAsync(lane->host_stats[i], lane->device_stats, sizeof *lane->device_stats,
+                                      cudaMemcpyDeviceToHost, lane->stream);
+  error = error ? error : cudaEventRecord(lane->arrived[i], lane->stream);
+  end_stats(cuda, device, lane);  // of the job before
+  if (error) {
+    return cuda_failed(device, error, &job->error);
+  }
+  lane->stats_turn ^= 1;
+  lane->unended = job;
+  return WD_OK;
+}
+
+// What comes of a job: unless it is of statistics and succeeds, all of it is over.
 static enum wd_status run(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
                           bool *special) {
   cudaError_t error = cudaSetDevice(device->number);
@@ -409,15 +472,19 @@ static enum wd_status run(struct cuda_backend *cuda, struct device *device, stru
   if (error) {
     return cuda_failed(device, error, &job->error);
   }
+  if (!job->stats) {
+    end_stats(cuda, device, lane);
+  }
   enum wd_status status = run_tiles(cuda, device, lane, job, special);
   if (!status && job->stats) {
-    error = cudaMemcpyAsync(lane->host_stats, lane->device_stats, sizeof *lane->host_stats, cudaMemcpyDeviceToHost,
-                            lane->stream);
-    error = error ? error : cudaStreamSynchronize(lane->stream);
-    if (error) {
-      return cuda_failed(device, error, &job->error);
-    }
-    wd_gpu_stats_collect(lane->host_stats, job->stats);
+    status = send_for_stats(cuda, device, lane, job);
+  } else if (!status) {
+    error = finish_slots(cuda, lane, special);
+    status = error ? cuda_failed(device, error, &job->error) : WD_OK;
+  }
+  if (status) {
+    finish_slots(cuda, lane, special);
+    cudaStreamSynchronize(lane->stream);  // a tile that failed halfway has no event behind its copies
   }
   return status;
 }
@@ -445,11 +512,25 @@ static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_jo
   } else {
     job->status = run(cuda, device, &cuda->lanes[worker * cuda->n_devices + number], job, &special);
   }
+  if (job->stats && !job->status) {
+    return;  // unended
+  }
   if (special && !job->status) {
     cuda->host.cpu->ops->start(cuda->host.cpu, worker, job);
     return;
   }
   job->done(job);
+}
+
+static void cuda_finish(struct wd_backend *backend, uint32_t worker) {
+  struct cuda_backend *cuda = of(backend);
+  for (uint32_t i = 0; i < cuda->n_devices; i++) {
+    struct lane *lane = &cuda->lanes[worker * cuda->n_devices + i];
+    if (lane->unended) {
+      cudaSetDevice(cuda->devices[i].number);
+      end_stats(cuda, &cuda->devices[i], lane);
+    }
+  }
 }
 
 // ---- Devices
@@ -573,6 +654,7 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   }
   ops.name = "cuda";
   ops.start = cuda_start;
+  ops.finish = cuda_finish;
   ops.path = cuda_path;
   ops.device = cuda_device;
   ops.device_alloc = cuda_device_alloc;

@@ -11,7 +11,7 @@ extern "C" {
 
 // Counted up whenever this file or engine/backend.h changes, so that a library of another build is refused rather than
 // misread.
-#define WD_CUDA_ABI 6
+#define WD_CUDA_ABI 7
 
 // What --device auto leaves to the CPU: jobs of fewer elements than these, which it has done before a device would have
 // answered (bench/gpu/backend --crossover; an H200 and one core of its host, microseconds of one job to F16):

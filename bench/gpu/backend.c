@@ -33,7 +33,7 @@ struct options {
 static uint8_t *stored;
 
 struct bench_thread {
-  struct wd_job job;
+  struct wd_job job[2];  // in turn: one may be ended when the other has begun
   struct wd_backend *backend;
   uint32_t number;
   double seconds;
@@ -68,10 +68,17 @@ static void job_done(struct wd_job *job) {
 }
 
 static void run_one(struct bench_thread *t) {
-  uint64_t all = STORED_BYTES / t->job.type->block_bytes * t->job.type->block_elements / t->job.count;
-  t->job.begin = (t->number * 31 + t->jobs) % all * t->job.count;
-  t->backend->ops->start(t->backend, t->number, &t->job);
+  struct wd_job *job = &t->job[t->jobs % 2];
+  uint64_t all = STORED_BYTES / job->type->block_bytes * job->type->block_elements / job->count;
+  job->begin = (t->number * 31 + t->jobs) % all * job->count;
+  t->backend->ops->start(t->backend, t->number, job);
   t->jobs++;
+}
+
+static void finish(struct bench_thread *t) {
+  if (t->backend->ops->finish) {
+    t->backend->ops->finish(t->backend, t->number);
+  }
 }
 
 static void *thread_main(void *argument) {
@@ -81,6 +88,7 @@ static void *thread_main(void *argument) {
   while (now() < end) {
     run_one(t);
   }
+  finish(t);
   return NULL;
 }
 
@@ -89,23 +97,27 @@ static void set_up(struct bench_thread *t, const struct options *o, struct wd_ba
   const struct wd_type_info *type = wd_type_by_name(o->type);
   uint64_t all = STORED_BYTES / type->block_bytes * type->block_elements;
   *t = (struct bench_thread){.backend = backend, .number = number, .seconds = o->seconds};
-  t->job = (struct wd_job){.type = type,
-                           .tensor_elements = all,
-                           .run_elements = all,
-                           .stride = all,
-                           .count = o->elements,
-                           .read = read_stored,
-                           .stored = nothing_stored,
-                           .done = job_done};
-  t->job.out = stats ? NULL : backend->memory.alloc(backend->memory.self, o->elements * 2);
-  t->job.stats = stats ? calloc(1, sizeof *t->job.stats) : NULL;
+  for (int i = 0; i < 2; i++) {
+    t->job[i] = (struct wd_job){.type = type,
+                                .tensor_elements = all,
+                                .run_elements = all,
+                                .stride = all,
+                                .count = o->elements,
+                                .read = read_stored,
+                                .stored = nothing_stored,
+                                .done = job_done};
+    t->job[i].out = stats ? NULL : backend->memory.alloc(backend->memory.self, o->elements * 2);
+    t->job[i].stats = stats ? calloc(1, sizeof *t->job[i].stats) : NULL;
+  }
 }
 
 static void tear_down(struct bench_thread *t, const struct options *o) {
-  if (t->job.out) {
-    t->backend->memory.release(t->backend->memory.self, t->job.out, o->elements * 2);
+  for (int i = 0; i < 2; i++) {
+    if (t->job[i].out) {
+      t->backend->memory.release(t->backend->memory.self, t->job[i].out, o->elements * 2);
+    }
+    free(t->job[i].stats);
   }
-  free(t->job.stats);
 }
 
 static struct wd_backend *open_backend(const char *device, uint32_t threads) {
@@ -125,6 +137,7 @@ static void throughput(const struct options *o, bool stats) {
   for (uint32_t i = 0; i < o->threads; i++) {
     set_up(&threads[i], o, backend, i, stats);
     run_one(&threads[i]);  // allocates what is allocated once
+    finish(&threads[i]);
   }
   double begin = now();
   for (uint32_t i = 0; i < o->threads; i++) {

@@ -12,19 +12,31 @@
 // A budget that leaves less than this serves nobody.
 #define LEAST_FOR_STREAMS ((uint64_t)2 << 20)
 
+// Has the backend end what it left under way.
+static void finish(struct wd_worker *worker) {
+  struct wd_backend *backend = worker->engine->backend;
+  if (worker->unfinished) {
+    backend->ops->finish(backend, worker->number);
+  }
+  worker->unfinished = false;
+}
+
 // Call with the lock held, like wait_for_work; both may let go of it meanwhile.
 static bool work(struct wd_worker *worker) {
   struct wd_engine *engine = worker->engine;
   struct wd_extent *extent = wd_next_extent(engine);
   struct wd_slot *slot = extent ? NULL : wd_next_slot(engine);
-  if (!extent && !slot) {
+  if (!extent && !slot && !worker->unfinished) {
     return false;
   }
   pthread_mutex_unlock(&engine->lock);
   if (extent) {
     wd_ahead_start(extent);
-  } else {
+  } else if (slot) {
     wd_run_slot(slot, worker->number);
+    worker->unfinished = engine->backend->ops->finish;
+  } else {
+    finish(worker);
   }
   pthread_mutex_lock(&engine->lock);
   return true;
@@ -54,6 +66,7 @@ static void *worker_main(void *argument) {
     }
   }
   pthread_mutex_unlock(&engine->lock);
+  finish(worker);
   return NULL;
 }
 

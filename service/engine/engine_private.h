@@ -21,6 +21,7 @@ struct wd_worker {
   pthread_cond_t wake;
   struct wd_engine *engine;
   uint32_t number;
+  bool unfinished;         // the backend may have left something under way for it
   bool idle;               // on the engine's list
   struct wd_worker *next;  // on that list
 };

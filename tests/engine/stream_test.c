@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "service/crc/crc32c.h"
+#include "service/engine/backend.h"
 #include "service/engine/engine.h"
 #include "tests/gguf/fixture.h"
 
@@ -30,8 +31,35 @@ static const struct way {
   const char *name;
   enum wd_read read;
   const char *io;
-} ways[] = {{"auto", WD_READ_AUTO, "auto"}, {"direct", WD_READ_DIRECT, "auto"}, {"threads", WD_READ_DIRECT, "threads"}};
+  bool late;  // jobs of statistics end when the next one has begun, as those of a GPU do
+} ways[] = {{"auto", WD_READ_AUTO, "auto", false},
+            {"direct", WD_READ_DIRECT, "auto", false},
+            {"threads", WD_READ_DIRECT, "threads", false},
+            {"late", WD_READ_AUTO, "auto", true}};
 static const struct way *way;
+
+#define THREADS 3
+
+// The CPU backend's operations, and what is left under way for each worker of one that ends jobs late.
+static const struct wd_backend_ops *cpu_ops;
+static struct wd_job *unended[THREADS];
+
+static void late_finish(struct wd_backend *backend, uint32_t worker) {
+  struct wd_job *job = unended[worker];
+  unended[worker] = NULL;
+  if (job) {
+    cpu_ops->start(backend, worker, job);
+  }
+}
+
+static void late_start(struct wd_backend *backend, uint32_t worker, struct wd_job *job) {
+  if (!job->stats) {
+    cpu_ops->start(backend, worker, job);
+    return;
+  }
+  late_finish(backend, worker);
+  unended[worker] = job;
+}
 
 static int setup(void **state) {
   static struct stream_fixture f;
@@ -57,10 +85,22 @@ static int setup(void **state) {
   path->decode[WD_Q6_K][WD_OUT_F16](w.data + begin, STORED / 210, 1, f.expected);
   fixture_save(f.base, "m.gguf", &w);
   f.model = fixture_open(f.base, "m.gguf");
-  struct wd_engine_options options = {
-      .device = "cpu", .threads = 3, .memory_budget = (uint64_t)8 << 20, .read = way->read, .io = fixture_io(way->io)};
+  struct wd_engine_options options = {.device = "cpu",
+                                      .threads = THREADS,
+                                      .memory_budget = (uint64_t)8 << 20,
+                                      .read = way->read,
+                                      .io = fixture_io(way->io)};
   if (wd_engine_create(&options, &f.engine, &err)) {
     fail_msg("%s", err.message);
+  }
+  if (way->late) {
+    static struct wd_backend_ops late_ops;
+    struct wd_backend *backend = wd_engine_backend(f.engine);
+    cpu_ops = backend->ops;
+    late_ops = *cpu_ops;
+    late_ops.start = late_start;
+    late_ops.finish = late_finish;
+    backend->ops = &late_ops;
   }
   *state = &f;
   return 0;
