@@ -73,8 +73,9 @@ struct slot {
 
 struct lane {
   bool made;
-  uint64_t tile_in;
-  uint64_t tiles;  // so far
+  uint64_t tile_in;    // bytes that a slot has room for,
+  uint64_t tile_most;  // and that a tile of this job has at most: statistics are cut into tiles of about one size
+  uint64_t tiles;      // so far
   cudaStream_t stream;
   struct slot slots[2];
   unsigned turn;  // whose it is; the other one's tile is younger
@@ -275,7 +276,7 @@ static enum wd_status fill_tile(struct lane *lane, struct wd_job *job, uint64_t 
   const bool dense = (job->stride - job->run_elements) / per_block * job->type->block_bytes <= GAP_BYTES;
   tile->block = (job->first + position / job->run_elements * job->stride + position % job->run_elements) / per_block;
   tile->n_blocks = tile->elements = tile->n_pieces = 0;
-  size_t in_bytes = lane->tile_in;
+  size_t in_bytes = lane->tile_most;
   tile->in = job->big_endian
                  ? NULL
                  : job->stored(job, tile->block * job->type->block_bytes, job->type->block_bytes, &in_bytes);
@@ -459,6 +460,18 @@ static enum wd_status send_for_stats(struct cuda_backend *cuda, struct device *d
   return WD_OK;
 }
 
+// Bytes of the tiles of a job. A short last one would take the bus nearly as long as a whole one.
+static uint64_t choose_tile(const struct lane *lane, const struct wd_job *job) {
+  const struct wd_type_info *type = job->type;
+  const uint64_t room = lane->tile_in / type->block_bytes;
+  const uint64_t blocks = job->count / type->block_elements;
+  if (!job->stats || blocks <= room) {
+    return lane->tile_in;
+  }
+  const uint64_t tiles = (blocks + room - 1) / room;
+  return (blocks + tiles - 1) / tiles * type->block_bytes;
+}
+
 // What comes of a job: unless it is of statistics and succeeds, all of it is over.
 static enum wd_status run(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
                           bool *special) {
@@ -475,6 +488,7 @@ static enum wd_status run(struct cuda_backend *cuda, struct device *device, stru
   if (!job->stats) {
     end_stats(cuda, device, lane);
   }
+  lane->tile_most = choose_tile(lane, job);
   enum wd_status status = run_tiles(cuda, device, lane, job, special);
   if (!status && job->stats) {
     status = send_for_stats(cuda, device, lane, job);
