@@ -1,17 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA backend. It owns, for each worker thread and each device that it uses, a lane:
-//
-//   lane = one CUDA stream, two slots, and device memory for one accumulator of statistics
-//   slot = pinned input ──► device input ──► kernel ──► device output ──► the job's output, and an event behind the
-//   last
-//
-// A worker cuts a job into tiles, which use the two slots in turn: while a tile is on the device and on the bus, the
-// next one is read from the file and the one before is summed (CRC). The lanes of different workers overlap on the
-// device by themselves, each being a stream of its own. Worker w works on device w modulo their number; jobs whose
-// output is device memory go to the device that has it, and their kernels write there.
-//
-// The last tiles of statistics are not waited for: the worker goes on to read the next job's first, and ends the job
-// before it when those are on their way, or when there is nothing else to do (finish).
+// The CUDA backend: devices, and for each worker thread and each device that it uses a lane (lane.cu), which does the
+// work. Worker w works on device w modulo their number; jobs whose output is device memory go to the device that has
+// it, and their kernels write there.
 //
 // To the CPU backend, with the same bits, go: stored blocks, which need no device; work that is too small for a device
 // to be the faster one, where the choice is ours (see backend.h); and chunks in which a value is NaN or infinite,
@@ -21,486 +11,52 @@
 #include "cuda/backend.h"
 
 #include <cuda_runtime.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "cuda/advice.h"
-#include "cuda/stats.h"
+#include "cuda/lane.h"
 #include "cuda/weightd_cuda.h"
-#include "service/engine/factors.h"
 
 // Stored bytes of a tile: what is best for the bus, or less where so many workers would take too much pinned memory.
 #define MAX_TILE_IN ((uint64_t)4 << 20)
 #define MIN_TILE_IN ((uint64_t)256 << 10)
 #define ALL_TILES_IN ((uint64_t)128 << 20)
-#define TILE_OUT ((uint64_t)4 << 20)
-#define TIMED 8  // one tile of so many is timed on the device, for all of them
 #define MAX_DEVICES 16
-#define MAX_PIECES 1024  // of a tile: what one launch takes
-#define FACTORS_BYTES (MAX_PIECES * sizeof(float))
-#define GAP_BYTES ((uint64_t)32 << 10)  // between two runs: read through it rather than read twice
-
-// Some whole blocks of the tensor, one behind the other, and what is wanted of them: runs, or pieces of runs where the
-// factor changes.
-struct tile {
-  const uint8_t *in;  // where they were read ahead to, in memory of the pool, which is pinned too; or NULL
-  uint64_t block;
-  uint64_t n_blocks;
-  uint64_t elements;  // wanted
-  size_t n_pieces;
-  struct wd_dequant_piece pieces[MAX_PIECES];  // their `in` and `out` count from the slot's input and the tile's output
-};
-
-struct slot {
-  uint8_t *host_in;
-  uint8_t *device_in;
-  uint8_t *device_out;
-  float *host_factors;  // of a tile's pieces, for statistics
-  float *device_factors;
-  cudaEvent_t begin;    // before the copy to the device …
-  cudaEvent_t copied;   // … behind it …
-  cudaEvent_t decoded;  // … behind the kernel …
-  cudaEvent_t done;     // … and behind the copy back
-  // The tile that is under way: `elements` of a job, with output at `out` to be summed when `done` has passed.
-  struct wd_job *job;
-  uint8_t *out;
-  uint64_t elements;
-  bool timed;
-};
-
-struct lane {
-  bool made;
-  uint64_t tile_in;    // bytes that a slot has room for,
-  uint64_t tile_most;  // and that a tile of this job has at most: statistics are cut into tiles of about one size
-  uint64_t tiles;      // so far
-  cudaStream_t stream;
-  struct slot slots[2];
-  unsigned turn;  // whose it is; the other one's tile is younger
-  struct wd_gpu_stats *device_stats;
-  // Statistics of two jobs, in turn; `unended` is the one whose statistics were sent for last, or NULL.
-  struct wd_gpu_stats *host_stats[2];
-  cudaEvent_t arrived[2];
-  unsigned stats_turn;
-  struct wd_job *unended;
-  struct wd_factors factors;
-  struct tile *tile;
-};
-
-struct device {
-  int number;  // CUDA's
-  bool failed;
-  struct wd_device about;
-};
 
 struct cuda_backend {
   struct wd_backend base;
   struct wd_cuda_host host;
+  struct wd_pinned pinned;
   uint32_t n_devices;
   uint32_t n_workers;
   uint64_t tile_in;
-  bool warned;
   bool opened;
   char path[32];  // "cuda", or with --device auto "cuda+avx512": what is small is decoded there
-  struct device devices[MAX_DEVICES];
-  struct lane *lanes;  // n_workers times n_devices
+  struct wd_cuda_device devices[MAX_DEVICES];
+  struct wd_lane **lanes;  // n_workers times n_devices; NULL until they are used
 };
 
 static struct cuda_backend *of(struct wd_backend *backend) {
   return (struct cuda_backend *)backend;
 }
 
-static enum wd_status fail(struct wd_error *err, enum wd_status status, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  err->status = status;
-  err->limit = WD_LIMIT_OTHER;
-  vsnprintf(err->message, sizeof err->message, format, args);
-  va_end(args);
-  return status;
-}
-
-// What an error of CUDA means to whoever asked for the work.
-static enum wd_status cuda_failed(struct device *device, cudaError_t error, struct wd_error *err) {
-  if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    return fail(err, WD_RESOURCE_EXHAUSTED, "%s is out of memory: free some of it, or decode on the CPU (--device cpu)",
-                device->about.id);
-  }
-  device->failed = true;
-  return fail(err, WD_UNAVAILABLE, "%s failed (%s): see the driver's log (dmesg, nvidia-smi -q), then restart weightd",
-              device->about.id, cudaGetErrorString(error));
-}
-
-// ---- Memory
-
-static void warn_once(struct cuda_backend *cuda) {
-  if (!cuda->warned) {
-    cuda->warned = true;
-    cuda->host.warn("memory cannot be pinned here (see ulimit -l): copies to and from the GPU are slower");
-  }
-}
-
-static void *pinned_alloc(void *self, size_t size) {
-  void *data = NULL;
-  if (cudaHostAlloc(&data, size, cudaHostAllocPortable) == cudaSuccess) {
-    return data;
-  }
-  cudaGetLastError();
-  warn_once((struct cuda_backend *)self);
-  void *plain = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return plain == MAP_FAILED ? NULL : plain;
-}
-
-static void pinned_release(void *self, void *data, size_t size) {
-  (void)self;
-  cudaPointerAttributes about;
-  if (cudaPointerGetAttributes(&about, data) == cudaSuccess && about.type == cudaMemoryTypeHost) {
-    cudaFreeHost(data);
-  } else {
-    cudaGetLastError();
-    munmap(data, size);
-  }
-}
-
-// ---- Lanes
-
-static void free_lane(struct cuda_backend *cuda, struct lane *lane) {
-  for (struct slot &slot : lane->slots) {
-    if (slot.host_in) {
-      pinned_release(cuda, slot.host_in, cuda->tile_in);
-    }
-    cudaFree(slot.device_in);
-    cudaFree(slot.device_out);
-    if (slot.host_factors) {
-      pinned_release(cuda, slot.host_factors, FACTORS_BYTES);
-    }
-    cudaFree(slot.device_factors);
-    for (cudaEvent_t event : {slot.begin, slot.copied, slot.decoded, slot.done}) {
-      if (event) {
-        cudaEventDestroy(event);
-      }
-    }
-  }
-  cudaFree(lane->device_stats);
-  for (int i = 0; i < 2; i++) {
-    if (lane->host_stats[i]) {
-      pinned_release(cuda, lane->host_stats[i], sizeof *lane->host_stats[i]);
-    }
-    if (lane->arrived[i]) {
-      cudaEventDestroy(lane->arrived[i]);
-    }
-  }
-  free(lane->tile);
-  if (lane->stream) {
-    cudaStreamDestroy(lane->stream);
-  }
-  memset(lane, 0, sizeof *lane);
-}
-
-static cudaError_t make_lane(struct cuda_backend *cuda, struct lane *lane) {
-  cudaError_t error = cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking);
-  for (struct slot &slot : lane->slots) {
-    slot.host_in = error ? NULL : (uint8_t *)pinned_alloc(cuda, cuda->tile_in);
-    error = error ? error : slot.host_in ? cudaSuccess : cudaErrorMemoryAllocation;
-    error = error ? error : cudaMalloc(&slot.device_in, cuda->tile_in);
-    error = error ? error : cudaMalloc(&slot.device_out, TILE_OUT);
-    slot.host_factors = error ? NULL : (float *)pinned_alloc(cuda, FACTORS_BYTES);
-    error = error ? error : slot.host_factors ? cudaSuccess : cudaErrorMemoryAllocation;
-    error = error ? error : cudaMalloc(&slot.device_factors, FACTORS_BYTES);
-    for (cudaEvent_t *event : {&slot.begin, &slot.copied, &slot.decoded, &slot.done}) {
-      error = error ? error : cudaEventCreateWithFlags(event, cudaEventBlockingSync);
-    }
-  }
-  error = error ? error : cudaMalloc(&lane->device_stats, sizeof *lane->device_stats);
-  for (int i = 0; i < 2; i++) {
-    lane->host_stats[i] = error ? NULL : (struct wd_gpu_stats *)pinned_alloc(cuda, sizeof *lane->host_stats[i]);
-    error = error ? error : lane->host_stats[i] ? cudaSuccess : cudaErrorMemoryAllocation;
-    error = error ? error : cudaEventCreateWithFlags(&lane->arrived[i], cudaEventBlockingSync | cudaEventDisableTiming);
-  }
-  lane->tile = error ? NULL : (struct tile *)malloc(sizeof *lane->tile);
-  error = error || lane->tile ? error : cudaErrorMemoryAllocation;
-  if (error) {
-    free_lane(cuda, lane);
-  } else {
-    lane->tile_in = cuda->tile_in;
-    lane->made = true;
-  }
-  return error;
+static struct wd_lane **lane_of(const struct cuda_backend *cuda, uint32_t device, uint32_t worker) {
+  return &cuda->lanes[worker * cuda->n_devices + device];
 }
 
 // ---- Jobs
 
-static void count_stage(struct wd_job *job, enum wd_stage stage, cudaEvent_t begin, cudaEvent_t end) {
-  float ms = 0;
-  if (cudaEventElapsedTime(&ms, begin, end) == cudaSuccess) {
-    job->stage_ns[stage] += (uint64_t)(ms * 1e6f) * TIMED;
-  }
-}
-
-// Waits for the tile in a slot, and sums it. *special tells of values that the CPU has to count.
-static cudaError_t finish_slot(struct cuda_backend *cuda, struct slot *slot, bool *special) {
-  if (!slot->elements) {
-    return cudaSuccess;
-  }
-  struct wd_job *job = slot->job;
-  uint64_t elements = slot->elements;
-  slot->elements = 0;
-  cudaError_t error = cudaEventSynchronize(slot->done);
-  if (error) {
-    return error;
-  }
-  if (slot->timed) {
-    count_stage(job, WD_STAGE_TO_DEVICE, slot->begin, slot->copied);
-    count_stage(job, WD_STAGE_DECODE, slot->copied, slot->decoded);
-    count_stage(job, WD_STAGE_FROM_DEVICE, slot->decoded, slot->done);
-  }
-  if (slot->out) {
-    uint64_t clock;
-    wd_stage_lap(job, WD_STAGES, &clock);
-    job->crc32c = cuda->host.crc32c(job->crc32c, slot->out, elements * wd_output_bytes(job->output));
-    *special = *special || cuda->host.any_special(job->output, slot->out, elements);
-    wd_stage_lap(job, WD_STAGE_SUM, &clock);
-  }
-  return cudaSuccess;
-}
-
-// Fills a tile with what comes at `position` of the job's elements, `left` of which are still to be done.
-static enum wd_status fill_tile(struct lane *lane, struct wd_job *job, uint64_t position, uint64_t left,
-                                struct tile *tile) {
-  const uint64_t per_block = job->type->block_elements;
-  const uint64_t out_bytes = job->stats ? 1 : wd_output_bytes(job->output);
-  const uint64_t most_elements = job->stats ? UINT64_MAX : TILE_OUT / out_bytes;
-  const bool dense = (job->stride - job->run_elements) / per_block * job->type->block_bytes <= GAP_BYTES;
-  tile->block = (job->first + position / job->run_elements * job->stride + position % job->run_elements) / per_block;
-  tile->n_blocks = tile->elements = tile->n_pieces = 0;
-  size_t in_bytes = lane->tile_most;
-  tile->in = job->big_endian
-                 ? NULL
-                 : job->stored(job, tile->block * job->type->block_bytes, job->type->block_bytes, &in_bytes);
-  const uint64_t end = (tile->block + in_bytes / job->type->block_bytes) * per_block;
-  while (left && tile->n_pieces < MAX_PIECES && tile->elements < most_elements) {
-    uint64_t within = position % job->run_elements;
-    uint64_t element = job->first + position / job->run_elements * job->stride + within;
-    if (element >= end || (tile->n_pieces && within == 0 && !dense)) {
-      break;
-    }
-    float factor;
-    uint64_t until;
-    enum wd_status status = wd_find_factor(&lane->factors, job, element, &factor, &until);
-    if (status) {
-      return status;
-    }
-    uint64_t n = job->run_elements - within;
-    n = n < left ? n : left;
-    n = n < end - element ? n : end - element;
-    n = n < until - element ? n : until - element;
-    n = n < most_elements - tile->elements ? n : most_elements - tile->elements;
-    struct wd_dequant_piece *piece = &tile->pieces[tile->n_pieces++];
-    piece->in = (const void *)((element / per_block - tile->block) * job->type->block_bytes);
-    piece->out = (void *)(tile->elements * out_bytes);
-    piece->num_elements = (int64_t)n;
-    piece->ggml_type_id = (int32_t)job->type->id;
-    piece->output = (int32_t)job->output;
-    piece->first_element = (int32_t)(element % per_block);
-    piece->factor = factor;
-    tile->elements += n;
-    tile->n_blocks = (element + n - 1) / per_block + 1 - tile->block;
-    position += n;
-    left -= n;
-  }
-  return WD_OK;
-}
-
-// Statistics are of whole tensors, so a tile is one run of blocks, and its pieces are where factors change.
-static cudaError_t launch_stats(struct lane *lane, struct slot *slot, struct wd_job *job, const struct tile *tile) {
-  const float *factors = NULL;
-  uint64_t blocks_per_factor = 1;
-  cudaError_t error = cudaSuccess;
-  if (job->factor_elements) {
-    for (size_t i = 0; i < tile->n_pieces; i++) {
-      slot->host_factors[i] = tile->pieces[i].factor;
-    }
-    error = cudaMemcpyAsync(slot->device_factors, slot->host_factors, tile->n_pieces * sizeof(float),
-                            cudaMemcpyHostToDevice, lane->stream);
-    factors = slot->device_factors;
-    blocks_per_factor = job->factor_elements / job->type->block_elements;
-  }
-  return error ? error
-               : wd_gpu_stats_launch(job->type->id, slot->device_in, (int64_t)tile->n_blocks, factors,
-                                     (int64_t)blocks_per_factor, (int64_t)(tile->block % blocks_per_factor),
-                                     lane->device_stats, lane->stream);
-}
-
-static cudaError_t launch(struct lane *lane, struct slot *slot, struct wd_job *job, struct tile *tile, uint8_t *out) {
-  for (size_t i = 0; i < tile->n_pieces; i++) {
-    tile->pieces[i].in = slot->device_in + (uintptr_t)tile->pieces[i].in;
-    tile->pieces[i].out = out + (uintptr_t)tile->pieces[i].out;
-  }
-  const struct wd_dequant_piece *first = &tile->pieces[0];
-  if (job->stats) {
-    return launch_stats(lane, slot, job, tile);
-  }
-  if (tile->n_pieces == 1 && first->first_element == 0) {
-    return wd_dequant_launch(first->ggml_type_id, first->output, first->out, first->in, first->num_elements,
-                             first->factor, lane->stream);
-  }
-  return wd_dequant_pieces_launch(tile->pieces, tile->n_pieces, lane->stream);
-}
-
-// Puts a tile on its way: file (unless it was read ahead), pinned memory, device, kernel, output. The job's output goes
-// on at `done` elements.
-static enum wd_status start_tile(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct slot *slot,
-                                 struct wd_job *job, struct tile *tile, uint64_t done) {
-  const struct wd_type_info *type = job->type;
-  const uint64_t size = tile->n_blocks * type->block_bytes;
-  uint64_t clock;
-  wd_stage_lap(job, WD_STAGES, &clock);
-  const uint8_t *in = tile->in;
-  enum wd_status status = WD_OK;
-  if (!in) {
-    in = slot->host_in;
-    status = job->read(job, tile->block * type->block_bytes, slot->host_in, size, &job->error);
-  }
-  wd_stage_lap(job, WD_STAGE_READ, &clock);
-  if (status) {
-    return status;
-  }
-  if (job->big_endian) {
-    cuda->host.swap_blocks(type, slot->host_in, tile->n_blocks);
-  }
-  const uint64_t element_bytes = wd_output_bytes(job->output);
-  uint8_t *on_device = job->device_out ? (uint8_t *)job->device_out + done * element_bytes : slot->device_out;
-  slot->timed = lane->tiles++ % TIMED == 0;
-  slot->out = job->out ? (uint8_t *)job->out + done * element_bytes : NULL;
-  cudaError_t error = slot->timed ? cudaEventRecord(slot->begin, lane->stream) : cudaSuccess;
-  error = error ? error : cudaMemcpyAsync(slot->device_in, in, size, cudaMemcpyHostToDevice, lane->stream);
-  error = !error && slot->timed ? cudaEventRecord(slot->copied, lane->stream) : error;
-  error = error ? error : launch(lane, slot, job, tile, on_device);
-  error = !error && slot->timed ? cudaEventRecord(slot->decoded, lane->stream) : error;
-  if (!error && slot->out) {
-    error = cudaMemcpyAsync(slot->out, on_device, tile->elements * element_bytes, cudaMemcpyDeviceToHost, lane->stream);
-  }
-  error = error ? error : cudaEventRecord(slot->done, lane->stream);
-  slot->job = job;
-  slot->elements = tile->elements;
-  return error ? cuda_failed(device, error, &job->error) : WD_OK;
-}
-
-// Waits for what is under way; the slot whose turn it is holds the older tile.
-static cudaError_t finish_slots(struct cuda_backend *cuda, struct lane *lane, bool *special) {
-  cudaError_t first = finish_slot(cuda, &lane->slots[lane->turn], special);
-  cudaError_t second = finish_slot(cuda, &lane->slots[lane->turn ^ 1], special);
-  return first ? first : second;
-}
-
-// Ends the job of statistics that was left under way, if there is one.
-static void end_stats(struct cuda_backend *cuda, struct device *device, struct lane *lane) {
-  struct wd_job *job = lane->unended;
-  if (!job) {
-    return;
-  }
-  cudaError_t error = cudaSuccess;
-  for (struct slot &slot : lane->slots) {
-    if (slot.job == job) {
-      cudaError_t one = finish_slot(cuda, &slot, NULL);
-      error = error ? error : one;
-    }
-  }
-  const unsigned i = lane->stats_turn ^ 1;
-  error = error ? error : cudaEventSynchronize(lane->arrived[i]);
-  if (error) {
-    job->status = cuda_failed(device, error, &job->error);
-  } else {
-    wd_gpu_stats_collect(lane->host_stats[i], job->stats);
-    job->status = WD_OK;
-  }
-  lane->unended = NULL;
-  job->done(job);
-}
-
-// Puts the tiles of a job on their way, through both slots in turn; those that a job before it left there are over
-// when its second one is.
-static enum wd_status run_tiles(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
-                                bool *special) {
-  enum wd_status status = WD_OK;
-  lane->factors.begin = lane->factors.end = 0;
-  unsigned tiles = 0;
-  for (uint64_t done = 0; !status && done < job->count; lane->turn ^= 1) {
-    struct slot *slot = &lane->slots[lane->turn];
-    cudaError_t error = finish_slot(cuda, slot, special);
-    status = error ? cuda_failed(device, error, &job->error)
-                   : fill_tile(lane, job, job->begin + done, job->count - done, lane->tile);
-    if (!status) {
-      status = start_tile(cuda, device, lane, slot, job, lane->tile, done);
-      done += lane->tile->elements;
-    }
-    if (++tiles == 2) {
-      end_stats(cuda, device, lane);
-    }
-  }
-  return status;
-}
-
-// Sends for the statistics of a job whose tiles are on their way, and leaves it unended.
-static enum wd_status send_for_stats(struct cuda_backend *cuda, struct device *device, struct lane *lane,
-                                     struct wd_job *job) {
-  const unsigned i = lane->stats_turn;
-  cudaError_t error = cudaMemcpyAsync(lane->host_stats[i], lane->device_stats, sizeof *lane->device_stats,
-                                      cudaMemcpyDeviceToHost, lane->stream);
-  error = error ? error : cudaEventRecord(lane->arrived[i], lane->stream);
-  end_stats(cuda, device, lane);  // of the job before
-  if (error) {
-    return cuda_failed(device, error, &job->error);
-  }
-  lane->stats_turn ^= 1;
-  lane->unended = job;
-  return WD_OK;
-}
-
-// Bytes of the tiles of a job. A short last one would take the bus nearly as long as a whole one.
-static uint64_t choose_tile(const struct lane *lane, const struct wd_job *job) {
-  const struct wd_type_info *type = job->type;
-  const uint64_t room = lane->tile_in / type->block_bytes;
-  const uint64_t blocks = job->count / type->block_elements;
-  if (!job->stats || blocks <= room) {
-    return lane->tile_in;
-  }
-  const uint64_t tiles = (blocks + room - 1) / room;
-  return (blocks + tiles - 1) / tiles * type->block_bytes;
-}
-
-// What comes of a job: unless it is of statistics and succeeds, all of it is over.
-static enum wd_status run(struct cuda_backend *cuda, struct device *device, struct lane *lane, struct wd_job *job,
+static enum wd_status run(struct cuda_backend *cuda, uint32_t number, uint32_t worker, struct wd_job *job,
                           bool *special) {
+  struct wd_cuda_device *device = &cuda->devices[number];
+  struct wd_lane **lane = lane_of(cuda, number, worker);
   cudaError_t error = cudaSetDevice(device->number);
-  if (!error && !lane->made) {
-    error = make_lane(cuda, lane);
+  if (!error && !*lane) {
+    error = wd_lane_create(&cuda->pinned, cuda->tile_in, lane);
   }
-  if (!error && job->stats) {
-    error = cudaMemsetAsync(lane->device_stats, 0, sizeof *lane->device_stats, lane->stream);
-  }
-  if (error) {
-    return cuda_failed(device, error, &job->error);
-  }
-  if (!job->stats) {
-    end_stats(cuda, device, lane);
-  }
-  lane->tile_most = choose_tile(lane, job);
-  enum wd_status status = run_tiles(cuda, device, lane, job, special);
-  if (!status && job->stats) {
-    status = send_for_stats(cuda, device, lane, job);
-  } else if (!status) {
-    error = finish_slots(cuda, lane, special);
-    status = error ? cuda_failed(device, error, &job->error) : WD_OK;
-  }
-  if (status) {
-    finish_slots(cuda, lane, special);
-    cudaStreamSynchronize(lane->stream);  // a tile that failed halfway has no event behind its copies
-  }
-  return status;
+  return error ? wd_cuda_failed(device, error, &job->error) : wd_lane_run(*lane, device, job, special);
 }
 
 static bool is_for_cpu(const struct cuda_backend *cuda, const struct wd_job *job) {
@@ -512,7 +68,7 @@ static bool is_for_cpu(const struct cuda_backend *cuda, const struct wd_job *job
 static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_job *job) {
   struct cuda_backend *cuda = of(backend);
   uint32_t number = job->device_out ? job->device : worker % cuda->n_devices;
-  struct device *device = &cuda->devices[number];
+  struct wd_cuda_device *device = &cuda->devices[number];
   bool special = false;
   if (is_for_cpu(cuda, job)) {
     cuda->host.cpu->ops->start(cuda->host.cpu, worker, job);
@@ -522,9 +78,9 @@ static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_jo
   memset(&job->counts, 0, sizeof job->counts);
   memset(job->stage_ns, 0, sizeof job->stage_ns);
   if (device->failed) {
-    job->status = fail(&job->error, WD_UNAVAILABLE, "%s failed before: restart weightd", device->about.id);
+    job->status = wd_cuda_fail(&job->error, WD_UNAVAILABLE, "%s failed before: restart weightd", device->about.id);
   } else {
-    job->status = run(cuda, device, &cuda->lanes[worker * cuda->n_devices + number], job, &special);
+    job->status = run(cuda, number, worker, job, &special);
   }
   if (job->stats && !job->status) {
     return;  // unended
@@ -539,10 +95,10 @@ static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_jo
 static void cuda_finish(struct wd_backend *backend, uint32_t worker) {
   struct cuda_backend *cuda = of(backend);
   for (uint32_t i = 0; i < cuda->n_devices; i++) {
-    struct lane *lane = &cuda->lanes[worker * cuda->n_devices + i];
-    if (lane->unended) {
+    struct wd_lane *lane = *lane_of(cuda, i, worker);
+    if (lane) {
       cudaSetDevice(cuda->devices[i].number);
-      end_stats(cuda, &cuda->devices[i], lane);
+      wd_lane_end(lane, &cuda->devices[i]);
     }
   }
 }
@@ -564,22 +120,22 @@ static bool cuda_device(struct wd_backend *backend, uint32_t i, struct wd_device
 
 static enum wd_status cuda_device_alloc(struct wd_backend *backend, uint32_t i, uint64_t bytes, void **memory,
                                         uint8_t *handle, struct wd_error *err) {
-  struct device *device = &of(backend)->devices[i];
+  struct wd_cuda_device *device = &of(backend)->devices[i];
   cudaIpcMemHandle_t ipc;
   static_assert(sizeof ipc == WD_IPC_HANDLE_BYTES, "the size of a CUDA IPC handle");
   void *data = NULL;
   cudaError_t error = cudaSetDevice(device->number);
   error = error ? error : cudaMalloc(&data, bytes);
   if (error) {
-    return cuda_failed(device, error, err);
+    return wd_cuda_failed(device, error, err);
   }
   error = cudaIpcGetMemHandle(&ipc, data);
   if (error) {
     // Not every host allows this; it says nothing about the device as a place to decode.
     cudaGetLastError();
     cudaFree(data);
-    return fail(err, WD_FAILED_PRECONDITION, "memory of %s cannot be shared with other processes here (%s)",
-                device->about.id, cudaGetErrorString(error));
+    return wd_cuda_fail(err, WD_FAILED_PRECONDITION, "memory of %s cannot be shared with other processes here (%s)",
+                        device->about.id, cudaGetErrorString(error));
   }
   memcpy(handle, &ipc, sizeof ipc);
   *memory = data;
@@ -595,7 +151,7 @@ static void cuda_destroy(struct wd_backend *backend) {
   struct cuda_backend *cuda = of(backend);
   for (uint32_t i = 0; cuda->lanes && i < cuda->n_workers * cuda->n_devices; i++) {
     cudaSetDevice(cuda->devices[i % cuda->n_devices].number);
-    free_lane(cuda, &cuda->lanes[i]);
+    wd_lane_destroy(cuda->lanes[i]);
   }
   free(cuda->lanes);
   if (cuda->opened) {
@@ -604,7 +160,7 @@ static void cuda_destroy(struct wd_backend *backend) {
   free(cuda);
 }
 
-static cudaError_t describe(int number, struct device *device) {
+static cudaError_t describe(int number, struct wd_cuda_device *device) {
   cudaDeviceProp properties;
   cudaError_t error = cudaGetDeviceProperties(&properties, number);
   device->number = number;
@@ -618,15 +174,15 @@ static cudaError_t describe(int number, struct device *device) {
 }
 
 // A device that cannot be used from the beginning.
-static enum wd_status cannot_open(struct device *device, cudaError_t error, struct wd_error *err) {
+static enum wd_status cannot_open(struct wd_cuda_device *device, cudaError_t error, struct wd_error *err) {
   if (error == cudaErrorMemoryAllocation) {
-    return cuda_failed(device, error, err);
+    return wd_cuda_failed(device, error, err);
   }
   char advice[600];
   wd_cuda_advice(error, advice, sizeof advice);
-  return fail(err, WD_UNAVAILABLE, "%s%s%s%s cannot be used (%s): %s", device->about.id,
-              device->about.name[0] ? " (" : "", device->about.name, device->about.name[0] ? ")" : "",
-              cudaGetErrorString(error), advice);
+  return wd_cuda_fail(err, WD_UNAVAILABLE, "%s%s%s%s cannot be used (%s): %s", device->about.id,
+                      device->about.name[0] ? " (" : "", device->about.name, device->about.name[0] ? ")" : "",
+                      cudaGetErrorString(error), advice);
 }
 
 static enum wd_status find_devices(struct cuda_backend *cuda, int asked, struct wd_error *err) {
@@ -636,13 +192,14 @@ static enum wd_status find_devices(struct cuda_backend *cuda, int asked, struct 
     error = error != cudaSuccess ? error : cudaErrorNoDevice;
     char advice[600];
     wd_cuda_advice(error, advice, sizeof advice);
-    return fail(err, WD_UNAVAILABLE, "there is no usable CUDA device (%s): %s", cudaGetErrorString(error), advice);
+    return wd_cuda_fail(err, WD_UNAVAILABLE, "there is no usable CUDA device (%s): %s", cudaGetErrorString(error),
+                        advice);
   }
   if (asked >= count) {
-    return fail(err, WD_UNAVAILABLE, "there is no CUDA device %d: this machine has 0 to %d", asked, count - 1);
+    return wd_cuda_fail(err, WD_UNAVAILABLE, "there is no CUDA device %d: this machine has 0 to %d", asked, count - 1);
   }
   for (int i = 0; i < count && cuda->n_devices < MAX_DEVICES; i++) {
-    struct device *device = &cuda->devices[cuda->n_devices];
+    struct wd_cuda_device *device = &cuda->devices[cuda->n_devices];
     if (asked >= 0 && asked != i) {
       continue;
     }
@@ -662,9 +219,9 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
                                                                                       struct wd_error *err) {
   static struct wd_backend_ops ops;
   if (abi != WD_CUDA_ABI) {
-    return fail(err, WD_UNAVAILABLE,
-                "the CUDA backend is of another build (interface %d, wanted %u): install both from one build",
-                WD_CUDA_ABI, abi);
+    return wd_cuda_fail(err, WD_UNAVAILABLE,
+                        "the CUDA backend is of another build (interface %d, wanted %u): install both from one build",
+                        WD_CUDA_ABI, abi);
   }
   ops.name = "cuda";
   ops.start = cuda_start;
@@ -676,10 +233,11 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   ops.destroy = cuda_destroy;
   struct cuda_backend *cuda = (struct cuda_backend *)calloc(1, sizeof *cuda);
   if (!cuda) {
-    return fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
+    return wd_cuda_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
   }
   cuda->base.ops = &ops;
   cuda->host = *host;
+  cuda->pinned.host = &cuda->host;
   snprintf(cuda->path, sizeof cuda->path, "cuda%s%s", host->automatic ? "+" : "",
            host->automatic ? host->cpu->ops->path(host->cpu, WD_F32) : "");
   enum wd_status status = find_devices(cuda, device, err);
@@ -690,22 +248,22 @@ extern "C" __attribute__((visibility("default"))) enum wd_status wd_cuda_backend
   cuda->n_workers = workers;
   cuda->tile_in = ALL_TILES_IN / 2 / workers / MIN_TILE_IN * MIN_TILE_IN;
   cuda->tile_in = cuda->tile_in > MAX_TILE_IN ? MAX_TILE_IN : cuda->tile_in < MIN_TILE_IN ? MIN_TILE_IN : cuda->tile_in;
-  cuda->lanes = (struct lane *)calloc((size_t)workers * cuda->n_devices, sizeof *cuda->lanes);
-  cuda->base.memory.alloc = pinned_alloc;
-  cuda->base.memory.release = pinned_release;
-  cuda->base.memory.self = cuda;
+  cuda->lanes = (struct wd_lane **)calloc((size_t)workers * cuda->n_devices, sizeof *cuda->lanes);
+  cuda->base.memory.alloc = wd_pinned_alloc;
+  cuda->base.memory.release = wd_pinned_release;
+  cuda->base.memory.self = &cuda->pinned;
   cuda->base.stats_elements = (uint64_t)32 << 20;
   cuda->base.here_elements = host->automatic ? WD_CUDA_MIN_ELEMENTS : 0;
   cuda->base.worker_bytes = host->cpu->worker_bytes + 2 * cuda->tile_in;
   cuda->base.reader_bytes = host->cpu->reader_bytes;
   if (!cuda->lanes) {
-    status = fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
+    status = wd_cuda_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for the CUDA backend");
   }
   // A lane on each device now, so that one that cannot be used is found out here.
   for (uint32_t i = 0; !status && i < cuda->n_devices; i++) {
     cudaError_t error = cudaSetDevice(cuda->devices[i].number);
     error = error ? error : wd_cuda_has_code();
-    error = error ? error : make_lane(cuda, &cuda->lanes[i % workers * cuda->n_devices + i]);
+    error = error ? error : wd_lane_create(&cuda->pinned, cuda->tile_in, lane_of(cuda, i, i % workers));
     status = error ? cannot_open(&cuda->devices[i], error, err) : WD_OK;
   }
   if (status) {

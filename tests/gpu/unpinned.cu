@@ -8,4 +8,4 @@ static cudaError_t refuse_to_pin(void **, size_t, unsigned) {
 }
 #define cudaHostAlloc refuse_to_pin
 
-#include "cuda/backend.cu"
+#include "cuda/lane.cu"
