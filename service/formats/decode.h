@@ -37,7 +37,7 @@ struct wd_codes {
   uint32_t group;  // 16 or 32
   bool biased;     // then no k is negative
   bool indexed;    // then no code is above 15
-  int8_t level[16] WD_VECTORS;
+  int8_t level[16];
   int8_t code[WD_CODES_TILE] WD_VECTORS;
   float scale[WD_CODES_TILE / 16] WD_VECTORS;
   float bias[WD_CODES_TILE / 16] WD_VECTORS;
