@@ -34,10 +34,10 @@ typedef void wd_decode_fn(const uint8_t *blocks, size_t n_blocks, float factor, 
 #define WD_CODES_TILE 4096  // elements at most: a multiple of every block's
 #define WD_VECTORS __attribute__((aligned(64)))
 struct wd_codes {
+  int8_t level[16] WD_VECTORS;
   uint32_t group;  // 16 or 32
   bool biased;     // then no k is negative
   bool indexed;    // then no code is above 15
-  int8_t level[16];
   int8_t code[WD_CODES_TILE] WD_VECTORS;
   float scale[WD_CODES_TILE / 16] WD_VECTORS;
   float bias[WD_CODES_TILE / 16] WD_VECTORS;
