@@ -65,6 +65,18 @@ static bool is_for_cpu(const struct cuda_backend *cuda, const struct wd_job *job
                               (!job->stats && job->output == WD_OUT_STORED));
 }
 
+// Ends what a worker has left under way, waiting for it or not. Readers that decode have numbers beyond the workers',
+// and no lanes.
+static void end_all(struct cuda_backend *cuda, uint32_t worker, bool wait) {
+  for (uint32_t i = 0; worker < cuda->n_workers && i < cuda->n_devices; i++) {
+    struct wd_lane *lane = *lane_of(cuda, i, worker);
+    if (lane) {
+      cudaSetDevice(cuda->devices[i].number);
+      wd_lane_end(lane, &cuda->devices[i], wait);
+    }
+  }
+}
+
 static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_job *job) {
   struct cuda_backend *cuda = of(backend);
   uint32_t number = job->device_out ? job->device : worker % cuda->n_devices;
@@ -72,7 +84,11 @@ static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_jo
   bool special = false;
   if (is_for_cpu(cuda, job)) {
     cuda->host.cpu->ops->start(cuda->host.cpu, worker, job);
+    end_all(cuda, worker, false);  // there may be no other kind of job for long
     return;
+  }
+  if (device->failed || job->device_out) {
+    end_all(cuda, worker, true);  // which is on a lane that this job may not use
   }
   job->crc32c = 0;
   memset(&job->counts, 0, sizeof job->counts);
@@ -93,14 +109,7 @@ static void cuda_start(struct wd_backend *backend, uint32_t worker, struct wd_jo
 }
 
 static void cuda_finish(struct wd_backend *backend, uint32_t worker) {
-  struct cuda_backend *cuda = of(backend);
-  for (uint32_t i = 0; i < cuda->n_devices; i++) {
-    struct wd_lane *lane = *lane_of(cuda, i, worker);
-    if (lane) {
-      cudaSetDevice(cuda->devices[i].number);
-      wd_lane_end(lane, &cuda->devices[i]);
-    }
-  }
+  end_all(of(backend), worker, true);
 }
 
 // ---- Devices

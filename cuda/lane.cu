@@ -2,8 +2,7 @@
 // A lane is what one worker thread uses of one device:
 //
 //   lane = one CUDA stream, two slots, and device memory for one accumulator of statistics
-//   slot = pinned input ──► device input ──► kernel ──► device output ──► the job's output, and an event behind the
-//   last
+//   slot = pinned input ──► device input ──► kernel ──► device output ──► the job's output, and an event behind it
 //
 // A job is cut into tiles, which use the two slots in turn: while a tile is on the device and on the bus, the next one
 // is read from the file and the one before is summed (CRC). The lanes of different workers overlap on the device by
@@ -248,6 +247,9 @@ static enum wd_status fill_tile(struct wd_lane *lane, struct wd_job *job, uint64
   tile->in = job->big_endian
                  ? NULL
                  : job->stored(job, tile->block * job->type->block_bytes, job->type->block_bytes, &in_bytes);
+  if (!tile->in) {
+    in_bytes = lane->tile_most;  // whatever part of a block there may be
+  }
   const uint64_t end = (tile->block + in_bytes / job->type->block_bytes) * per_block;
   while (left && tile->n_pieces < MAX_PIECES && tile->elements < most_elements) {
     uint64_t within = position % job->run_elements;
@@ -365,9 +367,10 @@ static cudaError_t finish_slots(struct wd_lane *lane, bool *special) {
   return first ? first : second;
 }
 
-void wd_lane_end(struct wd_lane *lane, struct wd_cuda_device *device) {
+void wd_lane_end(struct wd_lane *lane, struct wd_cuda_device *device, bool wait) {
   struct wd_job *job = lane->unended;
-  if (!job) {
+  const unsigned i = lane->stats_turn ^ 1;
+  if (!job || (!wait && cudaEventQuery(lane->arrived[i]) == cudaErrorNotReady)) {
     return;
   }
   cudaError_t error = cudaSuccess;
@@ -377,7 +380,6 @@ void wd_lane_end(struct wd_lane *lane, struct wd_cuda_device *device) {
       error = error ? error : one;
     }
   }
-  const unsigned i = lane->stats_turn ^ 1;
   error = error ? error : cudaEventSynchronize(lane->arrived[i]);
   if (error) {
     job->status = wd_cuda_failed(device, error, &job->error);
@@ -401,12 +403,13 @@ static enum wd_status run_tiles(struct wd_lane *lane, struct wd_cuda_device *dev
     cudaError_t error = finish_slot(lane, slot, special);
     status = error ? wd_cuda_failed(device, error, &job->error)
                    : fill_tile(lane, job, job->begin + done, job->count - done, lane->tile);
+    wd_lane_end(lane, device, false);  // before a read that may take long
     if (!status) {
       status = start_tile(lane, device, slot, job, lane->tile, done);
       done += lane->tile->elements;
     }
     if (++tiles == 2) {
-      wd_lane_end(lane, device);
+      wd_lane_end(lane, device, true);
     }
   }
   return status;
@@ -418,7 +421,7 @@ static enum wd_status send_for_stats(struct wd_lane *lane, struct wd_cuda_device
   cudaError_t error = cudaMemcpyAsync(lane->host_stats[i], lane->device_stats, sizeof *lane->device_stats,
                                       cudaMemcpyDeviceToHost, lane->stream);
   error = error ? error : cudaEventRecord(lane->arrived[i], lane->stream);
-  wd_lane_end(lane, device);  // of the job before
+  wd_lane_end(lane, device, true);  // the job before
   if (error) {
     return wd_cuda_failed(device, error, &job->error);
   }
@@ -444,7 +447,7 @@ enum wd_status wd_lane_run(struct wd_lane *lane, struct wd_cuda_device *device, 
   if (job->stats) {
     error = cudaMemsetAsync(lane->device_stats, 0, sizeof *lane->device_stats, lane->stream);
   } else {
-    wd_lane_end(lane, device);
+    wd_lane_end(lane, device, true);
   }
   if (error) {
     return wd_cuda_failed(device, error, &job->error);
@@ -460,6 +463,7 @@ enum wd_status wd_lane_run(struct wd_lane *lane, struct wd_cuda_device *device, 
   if (status) {
     finish_slots(lane, special);
     cudaStreamSynchronize(lane->stream);  // a tile that failed halfway has no event behind its copies
+    wd_lane_end(lane, device, true);
   }
   return status;
 }

@@ -38,14 +38,13 @@ cudaError_t wd_lane_create(struct wd_pinned *pinned, uint64_t tile_in, struct wd
 // Its device is the current one. NULL is allowed.
 void wd_lane_destroy(struct wd_lane *lane);
 
-// `device` is the lane's, and the current one, here and below.
-//
-// Does a job. What comes of it: but for statistics that succeed,
-// all of it is over then. Those are left under way, and ended (with job->done) by the lane's next job, or by
-// wd_lane_end. *special tells of values that the CPU has to count.
+// Does a job, on the lane's device, which is the current one. When it returns all is over, except that statistics which
+// have not failed are left under way: the lane's next job or wd_lane_end ends them, with job->done. *special tells of
+// values that the CPU has to count.
 enum wd_status wd_lane_run(struct wd_lane *lane, struct wd_cuda_device *device, struct wd_job *job, bool *special);
 
-// Ends the job of statistics that was left under way, if there is one.
-void wd_lane_end(struct wd_lane *lane, struct wd_cuda_device *device);
+// Ends the job of statistics that was left under way, if there is one, on the same device; only if what it waits for
+// has arrived, unless it is to wait.
+void wd_lane_end(struct wd_lane *lane, struct wd_cuda_device *device, bool wait);
 
 #endif

@@ -99,8 +99,8 @@ struct wd_backend_ops {
   // Starts a job on behalf of worker thread `worker` (from 0); done may be called before it returns.
   void (*start)(struct wd_backend *backend, uint32_t worker, struct wd_job *job);
 
-  // Ends what this worker's last start left under way for the next one to end; a worker that called start calls it
-  // before it sleeps. NULL where start leaves nothing.
+  // Ends the job that this worker's starts have left under way. A later start of the same worker ends it too, sooner or
+  // later; but a worker that has started a job calls this before it sleeps. NULL where start leaves nothing.
   void (*finish)(struct wd_backend *backend, uint32_t worker);
 
   // What decodes this type: the name of a SIMD path, or "cuda".

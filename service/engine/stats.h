@@ -57,8 +57,8 @@ void wd_stats_add(struct wd_stats *stats, const float *values, size_t n);
 
 // Adds n elements that are small integers times scales, without making them: many times as fast. False, and nothing is
 // added, where they are out of the ordinary (NaN, infinite, very large or small or uneven scales, sums that would be
-// rounded, n not a multiple of 512, or of 2,048 where codes are indices) or the path has no way to: then they must be
-// decoded and added as values.
+// rounded, n not a multiple of 16 groups, or of 2,048 where codes are indices) or the path has no way to: then they
+// must be decoded and added as values.
 typedef bool wd_stats_add_codes_fn(struct wd_stats *stats, const struct wd_codes *codes, size_t n);
 
 // How statistics are taken on a decode path. The sums may be in other bins than wd_stats_add has them.

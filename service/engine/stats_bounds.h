@@ -9,7 +9,8 @@
 #include "service/formats/numeric.h"
 
 #define MAGNITUDE 0x7fffffff
-// Bits of a scale of 2^-23: of values in steps of that or more, one in sixteen neighbours at most rounds up to 2^-14.
+// Bits of a scale of 2^-23. What rounds up to 2^-14 lies within 2^-25: a quarter of the steps between values, so that
+// one integer of a group does at most.
 #define SPARSE 0x34000000
 
 struct bounds {

@@ -22,7 +22,7 @@
 #define QUAD ((size_t)4 * BYTES)
 #define MOST_GROUPS (WD_CODES_TILE / 16)
 
-// Bits of the greatest value, in units of the sums.
+// The power of two of the greatest value, in units of the sums.
 #define UNIT_BITS 41
 // A tile's exponents begin here: the bin of those units is one of normal numbers.
 #define LEAST_CODES_TOP 20
@@ -156,7 +156,8 @@ SIMD_FN void add_product(doubles *highs, doubles *lows, doubles x, doubles y) {
 // Adds what the groups of a tile sum up to, in units of 2^unit.
 SIMD_FN void add_groups(struct wd_stats *stats, const struct wd_codes *c, size_t groups, bool biased,
                         const struct passed *p, int unit) {
-  // The squares that a double adds up, of either sign, stay below half of this, the power of two of a value's bits.
+  // The squares that a double adds up stay below half of 2^power: they are of 512 values below 2^(UNIT_BITS + 1).
+  // Within a group, whose scale may be twice as great, the sum is greater or less for a moment, by far less than that.
   const int power = 2 * (unit + UNIT_BITS) + 15;
   const double start = 1.5 * power_of_two(power);
   const doubles size = doubles_set(c->group);

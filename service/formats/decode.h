@@ -35,7 +35,7 @@ typedef void wd_decode_fn(const uint8_t *blocks, size_t n_blocks, float factor, 
 #define WD_VECTORS __attribute__((aligned(64)))
 struct wd_codes {
   int8_t level[16] WD_VECTORS;
-  uint32_t group;  // 16 or 32
+  uint32_t group;  // 16 or 32; 32 where indexed
   bool biased;     // then no k is negative
   bool indexed;    // then no code is above 15
   int8_t code[WD_CODES_TILE] WD_VECTORS;
