@@ -72,8 +72,8 @@ struct wd_job {
   void (*done)(struct wd_job *job);
 };
 
-// Adds the time since *since, of wd_now_ns, to a stage of the job, and sets *since
-// to now. A stage of WD_STAGES only sets the clock.
+// Adds the time since *since, of wd_now_ns, to a stage of the job, and sets *since to now. A stage of WD_STAGES only
+// sets the clock.
 static inline void wd_stage_lap(struct wd_job *job, enum wd_stage stage, uint64_t *since) {
   uint64_t ns = wd_now_ns();
   if (stage != WD_STAGES) {

@@ -324,19 +324,22 @@ SIMD_FN words words_of_squares(bytes v) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(v, negative), _mm256_set1_epi16(-1));
 }
 
-// Stores the sums of each four words of a lane, of four vectors, in order.
-SIMD_FN void words_store_lanes(uint32_t *p, const words v[4]) {
+// The sums of the four words of each lane, of four vectors: those of the first lanes, of the second ones, …
+SIMD_FN words sums_of_lanes(const words v[4]) {
   __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
   __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
-  __m256i sums = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+  return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+// Stores the sums of each four words of a lane, of four vectors, in order.
+SIMD_FN void words_store_lanes(uint32_t *p, const words v[4]) {
+  __m256i sums = sums_of_lanes(v);
   words_store(p, _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
 }
 
 // Stores the sums of each eight words of two lanes, of four vectors, in order.
 SIMD_FN void words_store_pairs(uint32_t *p, const words v[4]) {
-  __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
-  __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
-  __m256i sums = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+  __m256i sums = sums_of_lanes(v);
   _mm_store_si128((__m128i *)p, _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
 }
 
@@ -367,8 +370,6 @@ SIMD_FN doubles doubles_power(doubles v) {
 }
 
 // The algorithms, over the vectors above.
-#include "service/engine/stats_tile.h"
-// After that.
 #include "service/engine/stats_codes.h"
 
 void wd_stats_add_avx2(struct wd_stats *stats, const float *values, size_t n) {

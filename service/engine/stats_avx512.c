@@ -295,19 +295,21 @@ SIMD_FN words words_of_squares(bytes v) {
   return _mm512_madd_epi16(_mm512_maddubs_epi16(v, negative), _mm512_set1_epi16(-1));
 }
 
-SIMD_FN void words_store_lanes(uint32_t *p, const words v[4]) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+SIMD_FN words sums_of_lanes(const words v[4]) {
   __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
   __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-  __m512i sums = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+SIMD_FN void words_store_lanes(uint32_t *p, const words v[4]) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i sums = sums_of_lanes(v);
   words_store(p, _mm512_permutexvar_epi32(order, sums));
 }
 
 SIMD_FN void words_store_pairs(uint32_t *p, const words v[4]) {
   const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 0, 8, 1, 9, 2, 10, 3, 11);
-  __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-  __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-  __m512i sums = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  __m512i sums = sums_of_lanes(v);
   sums = _mm512_add_epi32(sums, _mm512_shuffle_i32x4(sums, sums, 0xb1));
   _mm256_store_si256((__m256i *)p, _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, sums)));
 }
@@ -337,8 +339,6 @@ SIMD_FN doubles doubles_power(doubles v) {
 }
 
 // The algorithms, over the vectors above.
-#include "service/engine/stats_tile.h"
-// After that.
 #include "service/engine/stats_codes.h"
 
 void wd_stats_add_avx512(struct wd_stats *stats, const float *values, size_t n) {

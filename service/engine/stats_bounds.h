@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the scales (and biases) of a tile of codes tell of its values, without making them: how great they are, whether
-// their sums can be exact, whether some round up to 2^-14 as FP16. For stats_codes.h, which includes it after the
-// vectors and stats_tile.h.
+// their sums can be exact, whether some round up to 2^-14 as FP16. For stats_codes.h, over the same vectors.
 #ifndef WD_ENGINE_STATS_BOUNDS_H
 #define WD_ENGINE_STATS_BOUNDS_H
 
+#include "service/engine/stats_tile.h"
 #include "service/formats/decode.h"
 #include "service/formats/numeric.h"
 
@@ -31,13 +31,6 @@ static void find_range(struct bounds *b, const int8_t *code, size_t n) {
   b->most = most;
 }
 
-// The integers that codes mean which are indices.
-static void find_integers(const struct wd_codes *c, size_t n, int8_t *integers) {
-  for (size_t i = 0; i < n; i += BYTES) {
-    bytes_store((uint8_t *)integers + i, bytes_look_up((const uint8_t *)c->level, codes_load(c->code + i)));
-  }
-}
-
 static uint32_t greatest_word(words v) {
   uint32_t at[WORDS], greatest = 0;
   words_store(at, v);
@@ -47,13 +40,9 @@ static uint32_t greatest_word(words v) {
   return greatest;
 }
 
+// Of floats that are not negative, which order as their bits do.
 static float greatest_float(floats v) {
-  float at[WORDS], greatest = 0;
-  floats_store(at, v);
-  for (int i = 0; i < WORDS; i++) {
-    greatest = at[i] > greatest ? at[i] : greatest;
-  }
-  return greatest;
+  return wd_bits_float(greatest_word(words_and(words_of_floats(v), words_set(MAGNITUDE))));
 }
 
 // The range of the integers is there already.
@@ -78,7 +67,7 @@ static void find_bounds(struct bounds *b, const struct wd_codes *c, size_t group
     b->low = -greatest_float(low);
     b->high = greatest_float(high);
   } else {
-    const float scale = float_of(greatest_word(greatest)), far = b->most > -b->least ? b->most : -b->least;
+    const float scale = wd_bits_float(greatest_word(greatest)), far = b->most > -b->least ? b->most : -b->least;
     const bool any_negative = greatest_word(bits) >= SIGN;
     b->low = scale * (any_negative ? -far : b->least);
     b->high = scale * (any_negative ? far : b->most);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Statistics of codes and their scales. Included after stats_tile.h, by the same files, for the same vectors.
+// Statistics of codes and their scales. Included by stats_avx2.c and stats_avx512.c, as stats_tile.h is, over the same
+// vectors.
 //
 // What a value costs is its place in the histogram: its code times its scale, as a float32 (plus the bias), of which
 // the exponent is taken. Where codes are indices of sixteen levels, the places of these are found once a group, and
@@ -68,6 +69,18 @@ SIMD_FN bytes places_of(bytes integers, floats scale, floats bias, bool biased, 
   return bytes_add_most(bytes_subtract(bytes_set((int)top), exponents), bytes_set(0x70));
 }
 
+// The integers that the codes at `at` stand for.
+SIMD_FN bytes integers_at(const struct wd_codes *c, size_t at, bool indexed) {
+  const bytes codes = codes_load(c->code + at);
+  return indexed ? bytes_look_up((const uint8_t *)c->level, codes) : codes;
+}
+
+static void find_integers(const struct wd_codes *c, size_t n, int8_t *integers) {
+  for (size_t i = 0; i < n; i += BYTES) {
+    bytes_store((uint8_t *)integers + i, integers_at(c, i, c->indexed));
+  }
+}
+
 SIMD_FN floats floats_of_groups(const float *p, uint32_t group) {
   return group == 16 ? floats_of_lanes(p) : floats_of_pairs(p);
 }
@@ -130,8 +143,7 @@ SIMD_FN void sum_groups(const struct wd_codes *c, size_t n, uint32_t group, bool
     words k[4], q[4];
 #pragma GCC unroll 4
     for (size_t j = 0; j < 4; j++) {
-      bytes integers = codes_load(c->code + i + j * BYTES);
-      integers = indexed ? bytes_look_up((const uint8_t *)c->level, integers) : integers;
+      const bytes integers = integers_at(c, i + j * BYTES, indexed);
       k[j] = words_of_sums(integers);
       q[j] = words_of_squares(biased ? integers : bytes_abs(integers));
     }
@@ -145,54 +157,35 @@ SIMD_FN void sum_groups(const struct wd_codes *c, size_t n, uint32_t group, bool
   }
 }
 
-// Adds x * y, of which nothing may be lost: see stats_tile.h.
-SIMD_FN void add_product(doubles *highs, doubles *lows, doubles x, doubles y) {
-  doubles high = doubles_multiply_add(x, y, *highs);
-  doubles gained = doubles_subtract(high, *highs);
-  *highs = high;
-  *lows = doubles_add(*lows, doubles_multiply_subtract(x, y, gained));
-}
-
 // Adds what the groups of a tile sum up to, in units of 2^unit.
 SIMD_FN void add_groups(struct wd_stats *stats, const struct wd_codes *c, size_t groups, bool biased,
                         const struct passed *p, int unit) {
   // The squares that a double adds up stay below half of 2^power: they are of 512 values below 2^(UNIT_BITS + 1).
   // Within a group, whose scale may be twice as great, the sum is greater or less for a moment, by far less than that.
   const int power = 2 * (unit + UNIT_BITS) + 15;
-  const double start = 1.5 * power_of_two(power);
   const doubles size = doubles_set(c->group);
-  doubles sums[2], highs[2], lows[2];
-  for (int k = 0; k < 2; k++) {
-    sums[k] = lows[k] = doubles_set(0);
-    highs[k] = doubles_set(start);
-  }
-  for (size_t i = 0; i < groups; i += DOUBLES) {
-    const int k = i / DOUBLES % 2;
-    doubles s = doubles_of_floats(c->scale + i);
-    doubles sum = doubles_of_words(p->sums + i), square = doubles_of_words(p->squares + i);
-    sums[k] = doubles_multiply_add(s, sum, sums[k]);
-    add_product(&highs[k], &lows[k], doubles_multiply(s, s), square);
-    if (biased) {
-      doubles b = doubles_of_floats(c->bias + i);
-      sums[k] = doubles_multiply_add(b, size, sums[k]);
-      add_product(&highs[k], &lows[k], doubles_multiply(s, b), doubles_add(sum, sum));
-      add_product(&highs[k], &lows[k], doubles_multiply(b, b), size);
+  struct exact_sums sums;
+  start_sums(&sums, 1.5 * power_of_two(power));
+  for (size_t first = 0; first < groups; first += (size_t)2 * DOUBLES) {
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; k++) {
+      const size_t i = first + (size_t)k * DOUBLES;
+      doubles s = doubles_of_floats(c->scale + i);
+      doubles sum = doubles_of_words(p->sums + i), square = doubles_of_words(p->squares + i);
+      sums.sums[k] = doubles_multiply_add(s, sum, sums.sums[k]);
+      add_product(&sums, k, doubles_multiply(s, s), square);
+      if (biased) {
+        doubles b = doubles_of_floats(c->bias + i);
+        sums.sums[k] = doubles_multiply_add(b, size, sums.sums[k]);
+        add_product(&sums, k, doubles_multiply(s, b), doubles_add(sum, sum));
+        add_product(&sums, k, doubles_multiply(b, b), size);
+      }
     }
   }
-  int64_t sum = 0, high = 0, low = 0;
-  for (int k = 0; k < 2; k++) {
-    double s[DOUBLES], h[DOUBLES], l[DOUBLES];
-    doubles_store(s, sums[k]);
-    doubles_store(h, highs[k]);
-    doubles_store(l, lows[k]);
-    for (int j = 0; j < DOUBLES; j++) {
-      sum += (int64_t)(s[j] * power_of_two(-unit));
-      high += (int64_t)((h[j] - start) * power_of_two(52 - power));
-      low += (int64_t)(l[j] * power_of_two(-2 * unit));
-    }
-  }
-  i128 squares = (i128)high * ((i128)1 << (power - 52 - 2 * unit)) + low;
-  add_sums(stats, (uint32_t)(unit + 150), sum, (u128)squares);
+  int64_t sum;
+  u128 squares;
+  end_sums(&sums, power, unit, &sum, &squares);
+  add_sums(stats, (uint32_t)(unit + 150), sum, squares);
 }
 
 // ---- Values, where they are needed after all -----------------------------------------------------------------------
@@ -205,12 +198,8 @@ struct values {
 
 static const float *values_of(struct values *values, const struct wd_codes *c, size_t n) {
   if (!values->made) {
-    int8_t integers[TILE] WD_VECTORS;
-    const int8_t *k = c->code;
-    if (c->indexed) {
-      find_integers(c, n, integers);
-      k = integers;
-    }
+    int8_t k[TILE] WD_VECTORS;
+    find_integers(c, n, k);
     for (size_t i = 0; i < n; i += 16) {
       const float scale = c->scale[i / c->group], bias = c->biased ? c->bias[i / c->group] : 0;
       for (size_t j = i; j < i + 16; j++) {
@@ -241,11 +230,9 @@ static void count_far(struct wd_stats *stats, const struct wd_codes *c, const st
   for (size_t i = 0; i < p->n_far; i++) {
     const size_t g = p->far[i] / c->group;
     const floats scale = floats_of_groups(c->scale + g, c->group), bias = floats_of_groups(c->bias + g, c->group);
-    bytes integers = codes_load(c->code + p->far[i]);
     floats values[4];
     float some[BYTES];
-    magnitudes_of(values, c->indexed ? bytes_look_up((const uint8_t *)c->level, integers) : integers, scale, bias,
-                  true);
+    magnitudes_of(values, integers_at(c, p->far[i], c->indexed), scale, bias, true);
     for (int k = 0; k < 4; k++) {
       floats_store(some + k * WORDS, values[k]);
     }
@@ -315,11 +302,11 @@ static void add_counts(struct wd_stats *stats, const struct wd_codes *c, size_t 
     counted += count;
   }
   if (c->biased) {
-    count_far(stats, c, p, float_of(lowest));
+    count_far(stats, c, p, wd_bits_float(lowest));
   } else if (counted < n && bounds->nearest >= lowest) {
     stats->zeros += n - counted;
   } else if (counted < n) {
-    count_below(stats, values_of(values, c, n), n, float_of(lowest));
+    count_below(stats, values_of(values, c, n), n, wd_bits_float(lowest));
   }
 }
 

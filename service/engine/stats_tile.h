@@ -25,6 +25,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "service/formats/numeric.h"
+
 typedef __int128 i128;
 typedef unsigned __int128 u128;
 
@@ -41,12 +43,6 @@ typedef unsigned __int128 u128;
 #define GREATEST_TOP 245
 
 #define SIGN 0x80000000
-
-static inline float float_of(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
 
 static inline double power_of_two(int exponent) {
   uint64_t bits = (uint64_t)(exponent + 1023) << 52;
@@ -267,45 +263,63 @@ static void add_f16_fates(struct wd_stats *stats, const float *values, size_t n,
 #define APART 4
 #define EACH (TILE / (DOUBLES * APART))
 
+struct exact_sums {
+  double start;  // of the sums in `highs`
+  doubles sums[APART], highs[APART], lows[APART];
+};
+
+SIMD_FN void start_sums(struct exact_sums *s, double start) {
+  s->start = start;
+  for (int k = 0; k < APART; k++) {
+    s->sums[k] = s->lows[k] = doubles_set(0);
+    s->highs[k] = doubles_set(start);
+  }
+}
+
+// Adds x * y to the k-th sums of squares.
+SIMD_FN void add_product(struct exact_sums *s, int k, doubles x, doubles y) {
+  doubles high = doubles_multiply_add(x, y, s->highs[k]);
+  doubles gained = doubles_subtract(high, s->highs[k]);
+  s->highs[k] = high;
+  s->lows[k] = doubles_add(s->lows[k], doubles_multiply_subtract(x, y, gained));
+}
+
+// All together, in units of 2^unit and of that squared. The sums in `highs` are whole numbers of 2^(power - 52).
+// Part of whoever adds up, whose sums would lie in memory if another function saw them.
+SIMD_FN void end_sums(const struct exact_sums *s, int power, int unit, int64_t *sum, u128 *squares) {
+  int64_t all = 0, all_high = 0, all_low = 0;
+  for (int k = 0; k < APART; k++) {
+    double sums[DOUBLES], highs[DOUBLES], lows[DOUBLES];
+    doubles_store(sums, s->sums[k]);
+    doubles_store(highs, s->highs[k]);
+    doubles_store(lows, s->lows[k]);
+    for (int j = 0; j < DOUBLES; j++) {
+      all += (int64_t)(sums[j] * power_of_two(-unit));
+      all_high += (int64_t)((highs[j] - s->start) * power_of_two(52 - power));
+      all_low += (int64_t)(lows[j] * power_of_two(-2 * unit));
+    }
+  }
+  *sum = all;
+  *squares = (u128)((i128)all_high * ((i128)1 << (power - 52 - 2 * unit)) + all_low);
+}
+
 // Adds up values that are zero or in the 16 exponents from top down. *sum is in units of the lowest of them, *squares
 // in units of that squared.
 static void sum_values(const float *values, size_t n, uint32_t top, int64_t *sum, u128 *squares) {
   // All squares together are less than this, and its unit as a double is 2^35 squared units of the lowest exponent.
   const int power = 2 * ((int)top - 126) + 9;
   _Static_assert(EACH <= 1 << 9, "sums of squares stay below the power of two that they start at");
-  const double start = power_of_two(power);
-  doubles sums[APART], highs[APART], lows[APART];
-  for (int k = 0; k < APART; k++) {
-    sums[k] = lows[k] = doubles_set(0);
-    highs[k] = doubles_set(start);
-  }
+  struct exact_sums s;
+  start_sums(&s, power_of_two(power));
   for (size_t i = 0; i < n; i += DOUBLES * APART) {
 #pragma GCC unroll 4
     for (int k = 0; k < APART; k++) {
       doubles x = doubles_of_floats(values + i + DOUBLES * (size_t)k);
-      doubles high = doubles_multiply_add(x, x, highs[k]);
-      doubles gained = doubles_subtract(high, highs[k]);
-      highs[k] = high;
-      lows[k] = doubles_add(lows[k], doubles_multiply_subtract(x, x, gained));
-      sums[k] = doubles_multiply_add(x, doubles_set(1), sums[k]);  // an addition, where multipliers are idle
+      add_product(&s, k, x, x);
+      s.sums[k] = doubles_multiply_add(x, doubles_set(1), s.sums[k]);  // an addition, where multipliers are idle
     }
   }
-  const double unit = power_of_two(150 - ((int)top - (EXPONENTS - 1)));
-  uint64_t all_high = 0;
-  int64_t all_low = 0, all = 0;
-  for (int k = 0; k < APART; k++) {
-    double s[DOUBLES], h[DOUBLES], l[DOUBLES];
-    doubles_store(s, sums[k]);
-    doubles_store(h, highs[k]);
-    doubles_store(l, lows[k]);
-    for (int j = 0; j < DOUBLES; j++) {
-      all += (int64_t)(s[j] * unit);
-      all_high += (uint64_t)((h[j] - start) * power_of_two(52 - power));
-      all_low += (int64_t)(l[j] * unit * unit);
-    }
-  }
-  *sum = all;
-  *squares = ((u128)all_high << 35) + (u128)(i128)all_low;
+  end_sums(&s, power, (int)top - (EXPONENTS - 1) - 150, sum, squares);
 }
 
 static void add_sums(struct wd_stats *stats, uint32_t exponent, int64_t sum, u128 squares) {
@@ -355,7 +369,7 @@ static void add_numbers(struct wd_stats *stats, const float *values, size_t n, u
   }
   float others[TILE];
   if (counted < n) {
-    stats->count -= add_below(stats, values, n, float_of(lowest << 23), others);  // they are counted among all
+    stats->count -= add_below(stats, values, n, wd_bits_float(lowest << 23), others);  // they are counted among all
     values = others;
   }
   int64_t sum;
@@ -365,8 +379,8 @@ static void add_numbers(struct wd_stats *stats, const float *values, size_t n, u
 }
 
 static void add_extremes(struct wd_stats *stats, const float *values, size_t n, const struct survey *s) {
-  const float least = float_of(s->least >= SIGN ? s->least : find_nearest(values, n));
-  const float greatest = float_of(s->greatest < SIGN ? s->greatest : SIGN | find_nearest(values, n));
+  const float least = wd_bits_float(s->least >= SIGN ? s->least : find_nearest(values, n));
+  const float greatest = wd_bits_float(s->greatest < SIGN ? s->greatest : SIGN | find_nearest(values, n));
   stats->min = (!stats->seen || least < stats->min ? least : stats->min) + 0.0f;
   stats->max = (!stats->seen || greatest > stats->max ? greatest : stats->max) + 0.0f;
   stats->seen = 1;
