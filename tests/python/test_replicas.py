@@ -5,7 +5,6 @@ import glob
 import json
 import os
 import signal
-import socket
 import subprocess
 
 import numpy as np
@@ -71,18 +70,23 @@ def part(out):
 
 
 class Slow:
-    """Throttles in front of some servers: each passes `limit` bytes and then holds everything up."""
+    """Throttles in front of servers: each passes `limit` bytes and then holds everything up."""
 
     def __init__(self, servers, limit):
         self.proxies = [Throttle(s.address, limit) for s in servers]
         self.addresses = ",".join(p.address for p in self.proxies)
 
-    def close(self):
-        """Ends the connections, also those that a thread waits for."""
+    def wait(self):
+        """Until each of them is held up: whoever is late, none of the others can take its pieces."""
         for p in self.proxies:
-            for s in p.sockets:
-                with contextlib.suppress(OSError):
-                    s.shutdown(socket.SHUT_RDWR)
+            assert p.held.wait(PATIENCE), f"{p.address} has passed too little"
+
+    def release(self, first=0):
+        for p in self.proxies[first:]:
+            p.release()
+
+    def close(self):
+        for p in self.proxies:
             p.close()
 
 
@@ -155,23 +159,26 @@ def test_a_name_with_several_addresses(root, serve, tmp_path):
 def test_one_killed(three, tmp_path):
     """SIGKILL in the middle: the others take over what it had not delivered, and nothing else."""
     out = tmp_path / "x.safetensors"
-    slow = Slow(three[:1], 10 * MIB)  # so that it is surely in the middle of a piece
-    process = start(f"{slow.addresses},{addresses(three[1:])}", "--out", out, "--json")
+    slow = Slow(three, 10 * MIB)  # so that it is surely in the middle of a piece
+    process = start(slow.addresses, "--out", out, "--json")
     try:
-        assert slow.proxies[0].held.wait(PATIENCE)
+        slow.wait()
+        slow.release(1)
         wait_until(lambda: journalled(part(out)) > TOTAL // 3, "the others to go on meanwhile")
         three[0].process.kill()
         three[0].process.wait()
-        slow.close()
+        slow.proxies[0].close()
         stdout, stderr = end(process)
     finally:
         process.kill()
-    assert "is lost" in stderr and slow.addresses in stderr
+        slow.close()
+    victim = slow.proxies[0].address
+    assert "is lost" in stderr and victim in stderr
     report = json.loads(stdout)
     of = {s["address"]: s for s in report["servers"]}
-    assert of[slow.addresses]["losses"] == 1 and 0 < of[slow.addresses]["bytes"] <= 10 * MIB
+    assert of[victim]["losses"] == 1 and 0 < of[victim]["bytes"] <= 10 * MIB
     assert sum(s["bytes"] for s in report["servers"]) == report["bytes"] == TOTAL, "no byte was fetched twice"
-    assert sum(s.idle().bytes_sent for s in three[1:]) == TOTAL - of[slow.addresses]["bytes"]
+    assert sum(s.idle().bytes_sent for s in three[1:]) == TOTAL - of[victim]["bytes"]
     check(out, three[1])
 
 
@@ -212,11 +219,12 @@ def test_one_drains(three, tmp_path):
 def test_one_hangs(three, tmp_path):
     """SIGSTOP: after --timeout of silence the others take over."""
     out = tmp_path / "x.safetensors"
-    slow = Slow(three[:1], 10 * MIB)
-    process = start(f"{slow.addresses},{addresses(three[1:])}", "--out", out, "--timeout", "2s", "--json")
+    slow = Slow(three, 10 * MIB)
+    process = start(slow.addresses, "--out", out, "--timeout", "2s", "--json")
     try:
-        assert slow.proxies[0].held.wait(PATIENCE)
+        slow.wait()
         three[0].signal(signal.SIGSTOP)
+        slow.release(1)
         stdout, stderr = end(process)
     finally:
         process.kill()
@@ -245,22 +253,22 @@ def test_one_comes_back(root, serve, tmp_path):
     first, second = serve(root, expect=None), serve(root)
     slow = Slow([first, second], 10 * MIB)
     out = tmp_path / "x.safetensors"
-    # The first one for itself, the second through a throttle, so that the end cannot come before the first is back.
-    process = start(f"{first.address},{slow.proxies[1].address}", "--out", out, "--json")
+    process = start(slow.addresses, "--out", out, "--json")
     try:
-        wait_until(lambda: journalled(part(out)) > 5 * MIB, "the fetch to begin")
+        slow.wait()
         first.process.kill()
         first.process.wait()
-        assert slow.proxies[1].held.wait(PATIENCE)
+        # The second stays held up, so that the end cannot come before the first is back.
+        slow.proxies[0].release()
         again = serve(root, listen=first.address)
         wait_until(lambda: again.counters().bytes_sent > MIB, "it to be used again")
-        slow.close()  # the second is lost for good: everything is left to the one that came back
+        slow.proxies[1].close()  # lost for good: everything is left to the one that came back
         stdout, stderr = end(process)
     finally:
         process.kill()
         slow.close()
     of = {s["address"]: s for s in json.loads(stdout)["servers"]}
-    assert of[first.address]["losses"] >= 1 and again.counters().bytes_sent > TOTAL // 2
+    assert of[slow.proxies[0].address]["losses"] >= 1 and again.counters().bytes_sent > TOTAL // 2
     check(out, again)
 
 
@@ -296,13 +304,13 @@ def test_another_revision(root, serve, three, tmp_path):
     assert not list(tmp_path.glob("x.*")) and not s.counters().bytes_sent
     # One that comes with another revision while the fetch runs is left out.
     first, second = three[:2]
-    slow = Slow([second], 10 * MIB)
-    process = start(f"{first.address},{slow.addresses}", "--out", out)
+    slow = Slow([first, second], 10 * MIB)
+    process = start(slow.addresses, "--out", out)
     try:
-        wait_until(lambda: journalled(part(out)) > 5 * MIB, "the fetch to begin")
+        slow.wait()
         first.process.kill()
         first.process.wait()
-        assert slow.proxies[0].held.wait(PATIENCE)
+        slow.proxies[0].release()
         again = serve(other, listen=first.address)
         # Nobody is left who has it: the second is stuck, then lost.
         wait_until(lambda: b"left out" in os.read(process.stderr.fileno(), 65536), "the stranger to be left out")
@@ -335,8 +343,7 @@ def test_none_left(three, tmp_path):
     slow = Slow(three, 10 * MIB)
     process = start(slow.addresses, "--out", out)
     try:
-        for proxy in slow.proxies:
-            assert proxy.held.wait(PATIENCE)
+        slow.wait()
         slow.close()
         _, stderr = end(process, status=1)
     finally:
@@ -358,8 +365,7 @@ def test_interrupted_while_nobody_answers(three, tmp_path):
     slow = Slow(three, 10 * MIB)
     process = start(slow.addresses, "--out", out)
     try:
-        for proxy in slow.proxies:
-            assert proxy.held.wait(PATIENCE)
+        slow.wait()
         slow.close()
         wait_until(lambda: b"is lost" in os.read(process.stderr.fileno(), 65536), "the loss to be told")
         process.send_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """weightctl, the program, against the real server."""
+import contextlib
 import json
 import os
 import pathlib
@@ -290,52 +291,68 @@ def test_progress_on_a_terminal(server, models, tmp_path):
 # ------------------------------------------------------------------------------------------------------- resume
 
 class Throttle:
-    """A TCP proxy that lets through a number of bytes from the server and then holds everything up."""
+    """A TCP proxy that lets through a number of bytes from the server and then holds everything up until release()."""
 
     def __init__(self, address, limit):
         host, port = address.rsplit(":", 1)
         self.target, self.left, self.lock = (host, int(port)), limit, threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
-        self.sockets, self.held = [self.listener], threading.Event()
+        self.sockets, self.closed = [self.listener], False
+        self.held, self.going = threading.Event(), threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
-        while True:
-            try:
+        with contextlib.suppress(OSError):  # until the listener is closed
+            while True:
                 client, _ = self.listener.accept()
-                server = socket.create_connection(self.target)
-            except OSError:
-                return
-            self.sockets += [client, server]
-            threading.Thread(target=self._copy, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._copy, args=(server, client, True), daemon=True).start()
+                try:
+                    server = socket.create_connection(self.target)
+                except OSError:  # as the server would refuse it
+                    client.close()
+                    continue
+                with self.lock:
+                    if self.closed:
+                        client.close()
+                        server.close()
+                        return
+                    self.sockets += [client, server]
+                threading.Thread(target=self._copy, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=self._copy, args=(server, client, True), daemon=True).start()
 
     def _copy(self, source, sink, limited):
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if limited:
-                    with self.lock:
-                        data, self.left = data[:self.left], max(0, self.left - len(data))
-                    sink.sendall(data)
-                    if not self.left:
-                        self.held.set()
-                        return
-                else:
-                    sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            if not (limited and self.held.is_set()):
-                for s in (source, sink):
-                    try:
-                        s.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass
+                if limited and not self.going.is_set():
+                    data = self._hold(data, sink)
+                sink.sendall(data)
+        for s in (source, sink):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def _hold(self, data, sink):
+        """Sends what may pass now, and returns the rest when that may, too."""
+        with self.lock:
+            now, data = data[:self.left], data[self.left:]
+            self.left -= len(now)
+        sink.sendall(now)
+        if not self.left:
+            self.held.set()
+            self.going.wait()
+        return data
+
+    def release(self):
+        self.going.set()
 
     def close(self):
+        """Ends the connections, also those that a thread waits for."""
+        with self.lock:
+            self.closed = True
         for s in self.sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
             s.close()
+        self.release()
 
 
 def journalled(path):
