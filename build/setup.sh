@@ -17,7 +17,7 @@ packages=(gcc g++ bazel-bootstrap bazel-rules-java bazel-rules-proto libgrpc-dev
   protobuf-compiler libisal-dev libxxhash-dev libjansson-dev libssl-dev liburing-dev
   libevent-dev)
 # Testing.
-[ "$what" = run ] || packages+=(libcmocka-dev clang-format clang-tidy python3-venv libnss-wrapper openssl)
+[ "$what" = run ] || packages+=(libcmocka-dev libsimde-dev clang-format clang-tidy python3-venv libnss-wrapper openssl)
 [ "$what" != full ] || packages+=(valgrind)
 # Building and running the image without a registry (deploy/test).
 [ "$what" != deploy ] || packages+=(podman buildah runc debootstrap)

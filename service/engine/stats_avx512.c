@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Statistics for x86 processors with AVX-512 F, BW, DQ and VL: stats_tile.h over these vectors. stats_avx2.c has the
-// same names, and says what they mean. Compiled with -mavx512f -mavx512bw -mavx512dq -mavx512vl.
+// same names, and says what they mean. Compiled with WD_AVX512_COPTS.
 #include <immintrin.h>
 #include <stdint.h>
 

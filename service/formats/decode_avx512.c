@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The path for x86 processors with AVX-512: simd_*.h over vec_avx512.h. Compiled with -mavx512f -mavx512bw -mavx512dq
-// -mavx512vl -mf16c -mfma.
+// The path for x86 processors with AVX-512: simd_*.h over vec_avx512.h. Compiled with WD_AVX512_COPTS.
 #include "service/formats/vec_avx512.h"
 // The decoders, over the vectors above.
 #include "service/formats/simd_path.h"
