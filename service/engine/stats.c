@@ -62,8 +62,7 @@ static bool add_no_codes(struct wd_stats *stats, const struct wd_codes *codes, s
 
 struct wd_stats_path wd_stats_path(const char *path) {
 #ifdef __x86_64__
-  // Every processor with AVX2 has FMA too, but for a few that nobody makes any more.
-  if (strcmp(path, "avx2") == 0 && __builtin_cpu_supports("fma")) {
+  if (strcmp(path, "avx2") == 0) {
     return (struct wd_stats_path){wd_stats_add_avx2, wd_stats_add_codes_avx2};
   }
   if (strcmp(path, "avx512") == 0) {

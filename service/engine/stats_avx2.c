@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Statistics for x86 processors with AVX2 and FMA: stats_tile.h over these vectors. Compiled with -mavx2 -mfma.
+// Statistics for x86 processors with AVX2 and FMA: stats_tile.h over these vectors. Compiled with WD_AVX2_COPTS.
 #include <immintrin.h>
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The path for x86 processors with AVX2, FMA and F16C: simd_*.h over vec_avx2.h. Compiled with -mavx2 -mf16c -mfma.
+// The path for x86 processors with AVX2, FMA and F16C: simd_*.h over vec_avx2.h. Compiled with WD_AVX2_COPTS.
 #include "service/formats/vec_avx2.h"
 // The decoders, over the vectors above.
 #include "service/formats/simd_path.h"

@@ -12,49 +12,51 @@
 #include <stdint.h>
 #include <string.h>
 
-// An element-wise function: NAME of a vector of N elements of type FROM, in each of which `x` becomes EXPRESSION.
-#define EMULATE(NAME, N, FROM, FROM_VECTOR, TO, TO_VECTOR, EXPRESSION)            \
-  static inline __attribute__((always_inline)) TO_VECTOR NAME(FROM_VECTOR from) { \
-    FROM in[N];                                                                   \
-    TO out[N];                                                                    \
-    TO_VECTOR to;                                                                 \
-    memcpy(in, &from, sizeof in);                                                 \
-    for (int i = 0; i < (N); i++) {                                               \
-      FROM x = in[i];                                                             \
-      out[i] = (TO)(EXPRESSION);                                                  \
-    }                                                                             \
-    memcpy(&to, out, sizeof out);                                                 \
-    return to;                                                                    \
-  }
+// The elements of a vector, as an array.
+#define ELEMENTS(TYPE, NAME, VECTOR)        \
+  TYPE NAME[sizeof(VECTOR) / sizeof(TYPE)]; \
+  memcpy(NAME, &(VECTOR), sizeof NAME)
 
-EMULATE(wd_cvtepi8_epi32, 16, int8_t, __m128i, int32_t, __m512i, x)
-EMULATE(wd_cvtepi16_epi32, 16, int16_t, __m256i, int32_t, __m512i, x)
-EMULATE(wd_cvtepu16_epi32, 16, uint16_t, __m256i, int32_t, __m512i, x)
-EMULATE(wd_cvtepi32_epi16, 16, int32_t, __m512i, int16_t, __m256i, x)
-EMULATE(wd_cvtepi32_ps, 16, int32_t, __m512i, float, __m512, x)
-EMULATE(wd_cvtepi32_pd, 8, int32_t, __m256i, double, __m512d, x)
-EMULATE(wd_cvtepi64_ps, 8, int64_t, __m512i, float, __m256, x)
-EMULATE(wd_cvtps_pd, 8, float, __m256, double, __m512d, x)
-EMULATE(wd_cvtpd_ps, 8, double, __m512d, float, __m256, x)
-EMULATE(wd_cvtph_ps, 16, uint16_t, __m256i, float, __m512, _cvtsh_ss(x))
-#undef EMULATE
-
-// The macros below take their arguments' values once, as functions do.
-static inline __m512i wd_madd_epi16(__m512i a, __m512i b) {
-  int16_t x[32], y[32];
-  int32_t out[16];
-  memcpy(x, &a, sizeof x);
-  memcpy(y, &b, sizeof y);
-  for (int i = 0; i < 16; i++) {
-    out[i] = x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
+// A function of one vector, or of two, to another: what EXPRESSION says is element i, of the elements x (and y).
+#define EMULATE(NAME, FROM, FROM_VECTOR, TO, TO_VECTOR, EXPRESSION)            \
+  static inline __attribute__((always_inline)) TO_VECTOR NAME(FROM_VECTOR a) { \
+    ELEMENTS(FROM, x, a);                                                      \
+    MADE_OF(TO, TO_VECTOR, EXPRESSION);                                        \
   }
-  memcpy(&a, out, sizeof out);
-  return a;
-}
+#define EMULATE_2(NAME, FROM, FROM_VECTOR, FROM_VECTOR_2, TO, TO_VECTOR, EXPRESSION)            \
+  static inline __attribute__((always_inline)) TO_VECTOR NAME(FROM_VECTOR a, FROM_VECTOR_2 b) { \
+    ELEMENTS(FROM, x, a);                                                                       \
+    ELEMENTS(FROM, y, b);                                                                       \
+    MADE_OF(TO, TO_VECTOR, EXPRESSION);                                                         \
+  }
+#define MADE_OF(TO, TO_VECTOR, EXPRESSION)               \
+  TO out[sizeof(TO_VECTOR) / sizeof(TO)];                \
+  TO_VECTOR to;                                          \
+  for (size_t i = 0; i < sizeof out / sizeof(TO); i++) { \
+    out[i] = (TO)(EXPRESSION);                           \
+  }                                                      \
+  memcpy(&to, out, sizeof out);                          \
+  return to
+
+EMULATE(wd_cvtepi8_epi32, int8_t, __m128i, int32_t, __m512i, x[i])
+EMULATE(wd_cvtepi16_epi32, int16_t, __m256i, int32_t, __m512i, x[i])
+EMULATE(wd_cvtepu16_epi32, uint16_t, __m256i, int32_t, __m512i, x[i])
+EMULATE(wd_cvtepi32_epi16, int32_t, __m512i, int16_t, __m256i, x[i])
+EMULATE(wd_cvtepi32_ps, int32_t, __m512i, float, __m512, x[i])
+EMULATE(wd_cvtepi32_pd, int32_t, __m256i, double, __m512d, x[i])
+EMULATE(wd_cvtepi64_ps, int64_t, __m512i, float, __m256, x[i])
+EMULATE(wd_cvtps_pd, float, __m256, double, __m512d, x[i])
+EMULATE(wd_cvtpd_ps, double, __m512d, float, __m256, x[i])
+EMULATE(wd_cvtph_ps, uint16_t, __m256i, float, __m512, _cvtsh_ss(x[i]))
+// To nearest, whatever rounding is asked for: the paths ask for no other.
+EMULATE(wd_cvtps_ph, float, __m512, uint16_t, __m256i, _cvtss_sh(x[i], _MM_FROUND_TO_NEAREST_INT))
+EMULATE_2(wd_madd_epi16, int16_t, __m512i, __m512i, int32_t, __m512i, x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1])
+EMULATE_2(wd_mulhi_epu16, uint16_t, __m512i, __m512i, uint16_t, __m512i, (uint32_t)x[i] * y[i] >> 16)
+// Within each four.
+EMULATE_2(wd_permutevar_ps, uint32_t, __m512, __m512i, uint32_t, __m512, x[(i & ~(size_t)3) | (y[i] & 3)])
 
 static inline __m512i wd_srai_epi32(__m512i a, unsigned by) {
-  int32_t x[16];
-  memcpy(x, &a, sizeof x);
+  ELEMENTS(int32_t, x, a);
   for (int i = 0; i < 16; i++) {
     x[i] >>= by > 31 ? 31 : by;
   }
@@ -62,35 +64,10 @@ static inline __m512i wd_srai_epi32(__m512i a, unsigned by) {
   return a;
 }
 
-static inline __m512i wd_mulhi_epu16(__m512i a, __m512i b) {
-  uint16_t x[32], y[32];
-  memcpy(x, &a, sizeof x);
-  memcpy(y, &b, sizeof y);
-  for (int i = 0; i < 32; i++) {
-    x[i] = (uint16_t)((uint32_t)x[i] * y[i] >> 16);
-  }
-  memcpy(&a, x, sizeof x);
-  return a;
-}
-
-// Within each four.
-static inline __m512 wd_permutevar_ps(__m512 a, __m512i index) {
-  float x[16], out[16];
-  int32_t at[16];
-  memcpy(x, &a, sizeof x);
-  memcpy(at, &index, sizeof at);
-  for (int i = 0; i < 16; i++) {
-    out[i] = x[(i & ~3) | (at[i] & 3)];
-  }
-  memcpy(&a, out, sizeof out);
-  return a;
-}
-
 static inline __mmask16 wd_testn_epi32_mask(__m512i a, __m512i b) {
-  uint32_t x[16], y[16];
+  ELEMENTS(uint32_t, x, a);
+  ELEMENTS(uint32_t, y, b);
   uint32_t mask = 0;
-  memcpy(x, &a, sizeof x);
-  memcpy(y, &b, sizeof y);
   for (int i = 0; i < 16; i++) {
     mask |= (uint32_t)((x[i] & y[i]) == 0) << i;
   }
@@ -98,8 +75,8 @@ static inline __mmask16 wd_testn_epi32_mask(__m512i a, __m512i b) {
 }
 
 static inline long long wd_reduce_add_epi64(__m512i a) {
-  uint64_t x[8], sum = 0;
-  memcpy(x, &a, sizeof x);
+  ELEMENTS(uint64_t, x, a);
+  uint64_t sum = 0;
   for (int i = 0; i < 8; i++) {
     sum += x[i];
   }
@@ -107,10 +84,9 @@ static inline long long wd_reduce_add_epi64(__m512i a) {
 }
 
 static inline __m256i wd_256_mask_sub_epi8(__m256i otherwise, uint32_t mask, __m256i a, __m256i b) {
-  uint8_t out[32], x[32], y[32];
-  memcpy(out, &otherwise, sizeof out);
-  memcpy(x, &a, sizeof x);
-  memcpy(y, &b, sizeof y);
+  ELEMENTS(uint8_t, out, otherwise);
+  ELEMENTS(uint8_t, x, a);
+  ELEMENTS(uint8_t, y, b);
   for (int i = 0; i < 32; i++) {
     if (mask >> i & 1) {
       out[i] = (uint8_t)(x[i] - y[i]);
@@ -120,18 +96,10 @@ static inline __m256i wd_256_mask_sub_epi8(__m256i otherwise, uint32_t mask, __m
   return otherwise;
 }
 
-// To nearest, whatever rounding is asked for: the paths ask for no other.
-static inline __m256i wd_cvtps_ph(__m512 v) {
-  float x[16];
-  uint16_t out[16];
-  __m256i to;
-  memcpy(x, &v, sizeof x);
-  for (int i = 0; i < 16; i++) {
-    out[i] = _cvtss_sh(x[i], _MM_FROUND_TO_NEAREST_INT);
-  }
-  memcpy(&to, out, sizeof out);
-  return to;
-}
+#undef EMULATE
+#undef EMULATE_2
+#undef MADE_OF
+#undef ELEMENTS
 
 #define _mm512_cvtepi8_epi32 wd_cvtepi8_epi32
 #define _mm512_cvtepi16_epi32 wd_cvtepi16_epi32

@@ -326,7 +326,11 @@ class Throttle:
                 if limited and not self.going.is_set():
                     data = self._hold(data, sink)
                 sink.sendall(data)
-        for s in (source, sink):
+        self._end(source, sink)
+
+    @staticmethod
+    def _end(*sockets):
+        for s in sockets:
             with contextlib.suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
 
@@ -348,9 +352,8 @@ class Throttle:
         """Ends the connections, also those that a thread waits for."""
         with self.lock:
             self.closed = True
+        self._end(*self.sockets)
         for s in self.sockets:
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
             s.close()
         self.release()
 
