@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/call.h"
 #include "client/command.h"
 #include "client/metadata.h"
 #include "client/output.h"

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "client/call.h"
 #include "client/command.h"
 #include "client/interrupt.h"
 #include "client/output.h"

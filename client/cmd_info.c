@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/call.h"
 #include "client/command.h"
 #include "client/output.h"
 #include "service/base/text.h"

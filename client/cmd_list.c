@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "client/call.h"
 #include "client/command.h"
 #include "client/output.h"
 #include "service/base/checked.h"

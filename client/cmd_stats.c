@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/call.h"
 #include "client/command.h"
 #include "client/histogram.h"
 #include "client/output.h"

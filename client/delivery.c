@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/call.h"
 #include "service/base/checked.h"
 #include "service/base/text.h"
 #include "service/crc/crc32c.h"

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "client/call.h"
 #include "client/interrupt.h"
 #include "client/output.h"
 #include "grpc/health/v1/health.pb-c.h"

@@ -19,6 +19,7 @@
 
 #include "service/base/clock.h"
 #include "service/rpc/server.h"
+#include "service/rpc/status.h"
 #include "service/telemetry/log.h"
 #include "service/telemetry/trace.h"
 

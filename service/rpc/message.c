@@ -131,35 +131,3 @@ grpc_byte_buffer *wd_message_pack(const ProtobufCMessage *message) {
   grpc_slice_unref(slice);
   return buffer;
 }
-
-static const struct {
-  grpc_status_code code;
-  const char *name;
-} statuses[] = {
-    [WD_OK] = {GRPC_STATUS_OK, "OK"},
-    [WD_CANCELLED] = {GRPC_STATUS_CANCELLED, "CANCELLED"},
-    [WD_INVALID_ARGUMENT] = {GRPC_STATUS_INVALID_ARGUMENT, "INVALID_ARGUMENT"},
-    [WD_NOT_FOUND] = {GRPC_STATUS_NOT_FOUND, "NOT_FOUND"},
-    [WD_PERMISSION_DENIED] = {GRPC_STATUS_PERMISSION_DENIED, "PERMISSION_DENIED"},
-    [WD_UNAUTHENTICATED] = {GRPC_STATUS_UNAUTHENTICATED, "UNAUTHENTICATED"},
-    [WD_FAILED_PRECONDITION] = {GRPC_STATUS_FAILED_PRECONDITION, "FAILED_PRECONDITION"},
-    [WD_RESOURCE_EXHAUSTED] = {GRPC_STATUS_RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED"},
-    [WD_DATA_LOSS] = {GRPC_STATUS_DATA_LOSS, "DATA_LOSS"},
-    [WD_DEADLINE_EXCEEDED] = {GRPC_STATUS_DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"},
-    [WD_UNAVAILABLE] = {GRPC_STATUS_UNAVAILABLE, "UNAVAILABLE"},
-    [WD_INTERNAL] = {GRPC_STATUS_INTERNAL, "INTERNAL"},
-};
-#define N_STATUSES (sizeof statuses / sizeof *statuses)
-
-grpc_status_code wd_status_to_grpc(enum wd_status status) {
-  return status < N_STATUSES ? statuses[status].code : GRPC_STATUS_UNKNOWN;
-}
-
-const char *wd_grpc_status_name(grpc_status_code code) {
-  for (size_t i = 0; i < N_STATUSES; i++) {
-    if (statuses[i].code == code) {
-      return statuses[i].name;
-    }
-  }
-  return code == GRPC_STATUS_UNIMPLEMENTED ? "UNIMPLEMENTED" : "UNKNOWN";
-}

@@ -20,7 +20,4 @@ void wd_message_free(ProtobufCMessage *message);  // NULL is allowed
 // Packs a message into a new byte buffer, or returns NULL where there is no memory.
 grpc_byte_buffer *wd_message_pack(const ProtobufCMessage *message);
 
-grpc_status_code wd_status_to_grpc(enum wd_status status);
-const char *wd_grpc_status_name(grpc_status_code code);  // "NOT_FOUND"
-
 #endif

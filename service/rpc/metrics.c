@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "service/base/cli.h"
-#include "service/rpc/message.h"
 #include "service/rpc/server_private.h"
+#include "service/rpc/status.h"
 
 void wd_server_stage_times(const struct wd_server *server, struct wd_stage_times stages[WD_STAGE_TIMES]) {
   const struct wd_engine_times *engine = wd_engine_times(server->engine);
@@ -47,7 +47,7 @@ static size_t method_index(const struct wd_method *method) {
 
 // Whether it is one of the codes that the server answers with.
 static bool is_named(grpc_status_code code) {
-  return (unsigned)code < WD_CODES && strcmp(wd_grpc_status_name(code), "UNKNOWN") != 0;
+  return code == GRPC_STATUS_UNIMPLEMENTED || wd_status_to_grpc(wd_status_from_grpc(code)) == code;
 }
 
 void wd_server_count_request(struct wd_server *server, const struct wd_method *method, grpc_status_code code,

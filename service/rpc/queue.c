@@ -9,6 +9,7 @@
 #include "service/base/text.h"
 #include "service/rpc/methods.h"
 #include "service/rpc/server_private.h"
+#include "service/rpc/status.h"
 #include "service/telemetry/log.h"
 
 const struct wd_method *const wd_methods[WD_METHODS] = {

@@ -11,6 +11,7 @@
 
 #include "service/rpc/framing.h"
 #include "service/rpc/message.h"
+#include "service/rpc/status.h"
 
 static void frames_are_protobuf(void **state) {
   (void)state;
@@ -160,11 +161,16 @@ static void a_nul_in_a_string_is_refused(void **state) {
 static void every_status_has_a_code(void **state) {
   (void)state;
   for (int status = WD_OK; status <= WD_INTERNAL; status++) {
-    const char *name = wd_grpc_status_name(wd_status_to_grpc((enum wd_status)status));
-    assert_string_not_equal(name, "UNKNOWN");
+    grpc_status_code code = wd_status_to_grpc((enum wd_status)status);
+    assert_string_not_equal(wd_grpc_status_name(code), "UNKNOWN");
+    assert_int_equal(wd_status_from_grpc(code), status);
   }
   assert_int_equal(wd_status_to_grpc(WD_DATA_LOSS), GRPC_STATUS_DATA_LOSS);
   assert_int_equal(wd_status_to_grpc((enum wd_status)99), GRPC_STATUS_UNKNOWN);
+  assert_int_equal(wd_status_from_grpc(GRPC_STATUS_UNIMPLEMENTED), WD_INTERNAL);
+  assert_int_equal(wd_status_from_grpc((grpc_status_code)99), WD_INTERNAL);
+  assert_string_equal(wd_grpc_status_name(GRPC_STATUS_NOT_FOUND), "NOT_FOUND");
+  assert_string_equal(wd_grpc_status_name((grpc_status_code)99), "UNKNOWN");
 }
 
 int main(void) {

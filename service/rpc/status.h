@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Between weightd's statuses and gRPC's, for both ends of a call.
+#ifndef WD_RPC_STATUS_H
+#define WD_RPC_STATUS_H
+
+#include <grpc/status.h>
+
+#include "service/base/error.h"
+
+// The code that a call ends with. UNKNOWN for what is no status.
+grpc_status_code wd_status_to_grpc(enum wd_status status);
+
+// The status that such a code tells of. WD_INTERNAL for those that weightd's own calls never end with.
+enum wd_status wd_status_from_grpc(grpc_status_code code);
+
+// "NOT_FOUND"; any number that is no code is "UNKNOWN".
+const char *wd_grpc_status_name(grpc_status_code code);
+
+#endif
