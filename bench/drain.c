@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "service/base/checked.h"
 #include "service/base/cli.h"
 #include "service/base/text.h"
 #include "service/engine/engine.h"
@@ -22,6 +23,7 @@ struct options {
   bool evict;
   bool stats;
   uint64_t runs;
+  uint64_t streams;
   uint64_t chunk_bytes;
   enum wd_output output;
   struct wd_engine_options engine;
@@ -106,57 +108,130 @@ static void evict(const char *path) {
   close(fd);
 }
 
-static enum wd_status run(struct wd_engine *engine, struct wd_model *model, const struct options *o,
-                          struct wd_error *err) {
-  struct wd_plan_request request = {.output = o->output};
+// A stream of some of the model's tensors, and what came of it.
+struct pass {
+  struct wd_engine *engine;
+  struct wd_model *model;
+  const struct options *options;
+  struct wd_range *tensors;  // none: all of them
+  size_t n_tensors;
+  uint64_t bytes;
+  enum wd_status status;
+  struct wd_error err;
+};
+
+// Takes all that a stream has. Runs on a thread of its own where there are several.
+static void *take_all(void *argument) {
+  struct pass *pass = argument;
+  struct wd_plan_request request = {
+      .output = pass->options->output, .ranges = pass->tensors, .n_ranges = pass->n_tensors};
   struct wd_plan *plan;
   struct reader reader = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
-  struct wd_stream_options options = {
-      .chunk_bytes = o->chunk_bytes, .stats = o->stats, .ready = on_ready, .closed = on_closed, .context = &reader};
+  struct wd_stream_options options = {.chunk_bytes = pass->options->chunk_bytes,
+                                      .stats = pass->options->stats,
+                                      .ready = on_ready,
+                                      .closed = on_closed,
+                                      .context = &reader};
   struct wd_stream *stream;
+  pass->status = wd_plan_create(pass->model, &request, NULL, &plan, &pass->err);
+  if (pass->status) {
+    return NULL;
+  }
+  pass->status = wd_stream_open(pass->engine, pass->model, plan, &options, &stream, &pass->err);
+  if (pass->status) {
+    wd_plan_destroy(plan);
+    return NULL;
+  }
+  enum wd_take take;
+  struct wd_chunk *chunk;
+  while ((take = wd_stream_take(stream, &chunk, &pass->err)) != WD_TAKE_END && take != WD_TAKE_FAILED) {
+    if (take == WD_TAKE_WAIT) {
+      wait_ready(&reader);
+    } else {
+      pass->bytes += chunk->size;
+      wd_chunk_release(chunk);
+    }
+  }
+  pass->status = take == WD_TAKE_FAILED ? pass->err.status : WD_OK;
+  wd_stream_close(stream);
+  wait_closed(&reader);
+  return NULL;
+}
+
+// Drains the model by as many streams as the options say, each of a share of the tensors, in file order. *bytes is what
+// came of all.
+static enum wd_status drain(struct wd_engine *engine, struct wd_model *model, const struct options *o, uint64_t *bytes,
+                            struct wd_error *err) {
+  const uint64_t n_tensors = wd_model_info(model)->n_tensors;
+  const uint64_t streams = wd_max_u64(1, wd_min_u64(o->streams, n_tensors));
+  struct wd_range *tensors = calloc(n_tensors + 1, sizeof *tensors);
+  struct pass *passes = calloc(streams, sizeof *passes);
+  pthread_t *threads = calloc(streams, sizeof *threads);
+  enum wd_status status = WD_OK;
+  uint64_t started = 0;
+  if (!tensors || !passes || !threads) {
+    status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for %" PRIu64 " streams", streams);
+  }
+  for (uint64_t i = 0; !status && i < n_tensors; i++) {
+    tensors[i].tensor_index = i;
+  }
+  for (uint64_t i = 0; !status && i < streams; i++, started++) {
+    uint64_t begin = n_tensors * i / streams;
+    uint64_t n = n_tensors * (i + 1) / streams - begin;
+    passes[i] = (struct pass){.engine = engine, .model = model, .options = o};
+    if (streams > 1) {
+      passes[i].tensors = tensors + begin;
+      passes[i].n_tensors = n;
+    }
+    if (pthread_create(&threads[i], NULL, take_all, &passes[i])) {
+      status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no thread for stream %" PRIu64, i);
+      break;
+    }
+  }
+  for (uint64_t i = 0; i < started; i++) {
+    pthread_join(threads[i], NULL);
+    *bytes += passes[i].bytes;
+    if (!status && passes[i].status) {
+      status = passes[i].status;
+      *err = passes[i].err;
+    }
+  }
+  free(tensors);
+  free(passes);
+  free(threads);
+  return status;
+}
+
+static enum wd_status run(struct wd_engine *engine, struct wd_model *model, const struct options *o,
+                          struct wd_error *err) {
   struct wd_engine_counters before;
   struct wd_engine_counters after;
   double stages[STAGES];
+  uint64_t bytes = 0;
   wd_engine_get_counters(engine, &before);
   stage_seconds(engine, stages, -1);
   double begin = now();
   double cpu = cpu_seconds();
-  enum wd_status status = wd_plan_create(model, &request, NULL, &plan, err);
-  if (!status && (status = wd_stream_open(engine, model, plan, &options, &stream, err))) {
-    wd_plan_destroy(plan);
-  }
+  enum wd_status status = drain(engine, model, o, &bytes, err);
+  double seconds = now() - begin;
+  cpu = cpu_seconds() - cpu;
   if (status) {
     return status;
   }
-  enum wd_take take;
-  struct wd_chunk *chunk;
-  uint64_t bytes = 0;
-  while ((take = wd_stream_take(stream, &chunk, err)) != WD_TAKE_END && take != WD_TAKE_FAILED) {
-    if (take == WD_TAKE_WAIT) {
-      wait_ready(&reader);
-    } else {
-      bytes += chunk->size;
-      wd_chunk_release(chunk);
-    }
-  }
-  double seconds = now() - begin;
-  wd_stream_close(stream);
-  wait_closed(&reader);
   wd_engine_get_counters(engine, &after);
   stage_seconds(engine, stages, 1);
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"output_bytes\": %" PRIu64 ", \"bytes_read\": %" PRIu64
          ", \"bytes_read_ahead\": %" PRIu64 ", \"bytes_read_direct\": %" PRIu64 ", \"peak_bytes\": %" PRIu64,
-         seconds, cpu_seconds() - cpu, bytes, after.bytes_read - before.bytes_read,
-         after.bytes_read_ahead - before.bytes_read_ahead, after.bytes_read_direct - before.bytes_read_direct,
-         (uint64_t)usage.ru_maxrss * 1024);
+         seconds, cpu, bytes, after.bytes_read - before.bytes_read, after.bytes_read_ahead - before.bytes_read_ahead,
+         after.bytes_read_direct - before.bytes_read_direct, (uint64_t)usage.ru_maxrss * 1024);
   for (int i = 0; i < STAGES; i++) {
     printf(", \"%s_seconds\": %.6f", stage_names[i], stages[i]);
   }
   printf("}\n");
   fflush(stdout);
-  return take == WD_TAKE_FAILED ? err->status : WD_OK;
+  return WD_OK;
 }
 
 enum {
@@ -167,6 +242,7 @@ enum {
   KEY_CHUNK,
   KEY_EVICT,
   KEY_RUNS,
+  KEY_STREAMS,
   KEY_BUDGET,
   KEY_DEVICE,
   KEY_SIMD,
@@ -183,6 +259,7 @@ static const struct argp_option table[] = {
     {"type", KEY_TYPE, "TYPE", 0, "stored (default: what costs least), f16, or stats", 0},
     {"chunk", KEY_CHUNK, "SIZE", 0, "Default 1MiB", 0},
     {"evict", KEY_EVICT, NULL, 0, "Drop the file from the page cache before each run", 0},
+    {"streams", KEY_STREAMS, "N", 0, "Streams at once, each of its share of the tensors; default 1", 0},
     {"runs", KEY_RUNS, "N", 0, "Default 1", 0},
     {"smoke", KEY_SMOKE, NULL, 0, "The sample of the tests, once", 0},
     {0},
@@ -234,6 +311,11 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         argp_error(state, "--runs %s: give a number", arg);
       }
       break;
+    case KEY_STREAMS:
+      if (!wd_parse_u64(arg, 1, 64, &o->streams)) {
+        argp_error(state, "--streams %s: give a number from 1 to 64", arg);
+      }
+      break;
     case KEY_SMOKE:
       o->model = "tests/data/sample.gguf";
       break;
@@ -255,6 +337,7 @@ int main(int argc, char **argv) {
   static const struct argp argp = {
       table, parse, "MODEL.gguf", "Streams a model through the engine and drops what comes.", NULL, NULL, NULL};
   struct options o = {.runs = 1,
+                      .streams = 1,
                       .chunk_bytes = (uint64_t)1 << 20,
                       .output = WD_OUT_STORED,
                       .engine = {.device = "cpu", .memory_budget = (uint64_t)256 << 20}};
