@@ -4,7 +4,6 @@
 #include <endian.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "service/base/checked.h"
@@ -32,43 +31,6 @@ struct parser {
   size_t name_size;
   char text[WD_MAX_KEY + 1];  // the name, while it is parsed
 };
-
-static const char *key_of(const void *entries, uint32_t index, size_t *size) {
-  const struct wd_metadata *metadata = (const struct wd_metadata *)entries + index;
-  *size = metadata->key_size;
-  return metadata->key;
-}
-
-static const char *name_of(const void *entries, uint32_t index, size_t *size) {
-  const struct wd_tensor *tensor = (const struct wd_tensor *)entries + index;
-  *size = tensor->name_size;
-  return tensor->name;
-}
-
-uint32_t wd_contents_find_key(const struct wd_contents *contents, const char *key, size_t size) {
-  return wd_name_set_find(&contents->keys, key_of, contents->metadata, key, size);
-}
-
-uint32_t wd_contents_find_tensor(const struct wd_contents *contents, const char *name, size_t size) {
-  return wd_name_set_find(&contents->names, name_of, contents->tensors, name, size);
-}
-
-void wd_contents_free(struct wd_contents *contents) {
-  wd_arena_free(&contents->arena);
-  wd_name_set_free(&contents->keys);
-  wd_name_set_free(&contents->names);
-  free(contents->metadata);
-  free(contents->metadata_seen);
-  free(contents->tensors);
-  *contents = (struct wd_contents){0};
-}
-
-uint64_t wd_contents_bytes(const struct wd_contents *contents) {
-  return contents->arena.total_bytes + wd_name_set_bytes(&contents->keys) + wd_name_set_bytes(&contents->names) +
-         contents->metadata_capacity * sizeof *contents->metadata +
-         contents->seen_capacity * sizeof *contents->metadata_seen +
-         contents->tensor_capacity * sizeof *contents->tensors;
-}
 
 static enum wd_status read_part(void *context, uint64_t offset, void *buffer, size_t size, struct wd_error *err) {
   const struct parser *p = context;
@@ -303,23 +265,7 @@ static enum wd_status parse_key(struct parser *p, struct wd_error *err) {
     c->metadata_seen[known] = p->file->part + 1;
     return WD_OK;
   }
-  void *grown = wd_grow(c->metadata, c->n_metadata, &c->metadata_capacity, sizeof *c->metadata);
-  if (!grown) {
-    return out_of_memory(err);
-  }
-  c->metadata = grown;
-  grown = wd_grow(c->metadata_seen, c->n_metadata, &c->seen_capacity, sizeof *c->metadata_seen);
-  if (!grown) {
-    return out_of_memory(err);
-  }
-  c->metadata_seen = grown;
-  metadata.key = wd_arena_copy(&c->arena, text, p->name_size);
-  if (!metadata.key || !wd_name_set_add(&c->keys, text, p->name_size, (uint32_t)c->n_metadata)) {
-    return out_of_memory(err);
-  }
-  c->metadata[c->n_metadata] = metadata;
-  c->metadata_seen[c->n_metadata++] = p->file->part + 1;
-  return WD_OK;
+  return wd_contents_add_key(c, &metadata) ? WD_OK : out_of_memory(err);
 }
 
 // Type, dimensions and sizes.
@@ -415,18 +361,9 @@ static enum wd_status parse_tensor(struct parser *p, struct wd_error *err) {
     return wd_reader_refuse(r, at, err, "its offset %" PRIu64 " is not a multiple of the alignment, %" PRIu64,
                             tensor.offset, p->header.alignment);
   }
-  void *grown = wd_grow(c->tensors, c->n_tensors, &c->tensor_capacity, sizeof *c->tensors);
-  if (!grown) {
-    return out_of_memory(err);
-  }
-  c->tensors = grown;
-  tensor.name = wd_arena_copy(&c->arena, text, p->name_size);
+  tensor.name = text;
   tensor.name_size = (uint32_t)p->name_size;
-  if (!tensor.name || !wd_name_set_add(&c->names, text, p->name_size, (uint32_t)c->n_tensors)) {
-    return out_of_memory(err);
-  }
-  c->tensors[c->n_tensors++] = tensor;
-  return WD_OK;
+  return wd_contents_add_tensor(c, &tensor) ? WD_OK : out_of_memory(err);
 }
 
 // Turns the tensors' offsets into places in the file, all of which must be there. directory is where they began.

@@ -8,31 +8,10 @@
 #ifndef WD_GGUF_HEADER_H
 #define WD_GGUF_HEADER_H
 
-#include "service/gguf/model.h"
-#include "service/gguf/names.h"
-
-struct XXH3_state_s;
+#include "service/gguf/contents.h"
 
 // The most bytes of a key: what the specification allows.
 #define WD_MAX_KEY 65535
-
-// What the headers of a model's parts hold, gathered part after part.
-struct wd_contents {
-  struct wd_arena arena;  // of the keys and names
-  struct wd_metadata *metadata;
-  uint32_t *metadata_seen;  // the last part, plus 1, that has the key; one for each of metadata
-  uint64_t n_metadata, metadata_capacity, seen_capacity;
-  struct wd_tensor *tensors;
-  uint64_t n_tensors, tensor_capacity;
-  struct wd_name_set keys, names;
-  uint64_t header_bytes;      // of the parts so far, paddings left out
-  struct XXH3_state_s *hash;  // of those bytes
-  uint64_t max_bytes;         // of memory for all of this
-  struct wd_model_limits limits;
-};
-
-void wd_contents_free(struct wd_contents *contents);
-uint64_t wd_contents_bytes(const struct wd_contents *contents);  // of memory
 
 // A key that parts of a split model have; `offset` is where its value stands.
 struct wd_split_key {
@@ -62,9 +41,5 @@ struct wd_header_file {
 // FAILED_PRECONDITION with file, byte, key or tensor, and reason; RESOURCE_EXHAUSTED over a limit.
 enum wd_status wd_header_parse(struct wd_contents *contents, const struct wd_header_file *file,
                                struct wd_header *header, struct wd_error *err);
-
-// The index of a tensor or key, or UINT32_MAX.
-uint32_t wd_contents_find_tensor(const struct wd_contents *contents, const char *name, size_t size);
-uint32_t wd_contents_find_key(const struct wd_contents *contents, const char *key, size_t size);
 
 #endif
