@@ -120,7 +120,7 @@ struct pass {
   struct wd_error err;
 };
 
-// Takes all that a stream has. Runs on a thread of its own where there are several.
+// The thread of a stream: takes all that it has.
 static void *take_all(void *argument) {
   struct pass *pass = argument;
   struct wd_plan_request request = {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A connection to a server: one gRPC channel with a socket of its own and one completion queue, used by one thread, one
-// call (client/call.h) at a time. More throughput comes from more connections, each with its thread.
+// A connection to a server: one gRPC channel with a socket of its own and one completion queue, for one call at a time
+// (client/call.h), made by one thread. More throughput comes from more connections, each with its thread.
 #ifndef WD_CLIENT_CONNECTION_H
 #define WD_CLIENT_CONNECTION_H
 

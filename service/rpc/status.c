@@ -49,7 +49,7 @@ enum wd_status wd_status_from_grpc(grpc_status_code code) {
       return (enum wd_status)i;
     }
   }
-  return WD_INTERNAL;
+  return code == GRPC_STATUS_OUT_OF_RANGE ? WD_INVALID_ARGUMENT : WD_INTERNAL;
 }
 
 const char *wd_grpc_status_name(grpc_status_code code) {

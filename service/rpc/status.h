@@ -10,7 +10,8 @@
 // The code that a call ends with. UNKNOWN for what is no status.
 grpc_status_code wd_status_to_grpc(enum wd_status status);
 
-// The status that such a code tells of. WD_INTERNAL for those that weightd's own calls never end with.
+// The status that such a code tells of. Of those that weightd's own calls never end with, OUT_OF_RANGE is
+// WD_INVALID_ARGUMENT, since it is no use to try again, and the others WD_INTERNAL.
 enum wd_status wd_status_from_grpc(grpc_status_code code);
 
 // "NOT_FOUND"; any number that is no code is "UNKNOWN".

@@ -168,6 +168,7 @@ static void every_status_has_a_code(void **state) {
   assert_int_equal(wd_status_to_grpc(WD_DATA_LOSS), GRPC_STATUS_DATA_LOSS);
   assert_int_equal(wd_status_to_grpc((enum wd_status)99), GRPC_STATUS_UNKNOWN);
   assert_int_equal(wd_status_from_grpc(GRPC_STATUS_UNIMPLEMENTED), WD_INTERNAL);
+  assert_int_equal(wd_status_from_grpc(GRPC_STATUS_OUT_OF_RANGE), WD_INVALID_ARGUMENT);
   assert_int_equal(wd_status_from_grpc((grpc_status_code)99), WD_INTERNAL);
   assert_string_equal(wd_grpc_status_name(GRPC_STATUS_NOT_FOUND), "NOT_FOUND");
   assert_string_equal(wd_grpc_status_name((grpc_status_code)99), "UNKNOWN");
