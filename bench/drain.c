@@ -110,10 +110,11 @@ static void evict(const char *path) {
 
 // A stream of some of the model's tensors, and what came of it.
 struct pass {
+  pthread_t thread;
   struct wd_engine *engine;
   struct wd_model *model;
   const struct options *options;
-  struct wd_range *tensors;  // none: all of them
+  const struct wd_range *tensors;
   size_t n_tensors;
   uint64_t bytes;
   enum wd_status status;
@@ -166,10 +167,9 @@ static enum wd_status drain(struct wd_engine *engine, struct wd_model *model, co
   const uint64_t streams = wd_max_u64(1, wd_min_u64(o->streams, n_tensors));
   struct wd_range *tensors = calloc(n_tensors + 1, sizeof *tensors);
   struct pass *passes = calloc(streams, sizeof *passes);
-  pthread_t *threads = calloc(streams, sizeof *threads);
   enum wd_status status = WD_OK;
   uint64_t started = 0;
-  if (!tensors || !passes || !threads) {
+  if (!tensors || !passes) {
     status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for %" PRIu64 " streams", streams);
   }
   for (uint64_t i = 0; !status && i < n_tensors; i++) {
@@ -177,19 +177,16 @@ static enum wd_status drain(struct wd_engine *engine, struct wd_model *model, co
   }
   for (uint64_t i = 0; !status && i < streams; i++, started++) {
     uint64_t begin = n_tensors * i / streams;
-    uint64_t n = n_tensors * (i + 1) / streams - begin;
-    passes[i] = (struct pass){.engine = engine, .model = model, .options = o};
-    if (streams > 1) {
-      passes[i].tensors = tensors + begin;
-      passes[i].n_tensors = n;
-    }
-    if (pthread_create(&threads[i], NULL, take_all, &passes[i])) {
+    uint64_t end = n_tensors * (i + 1) / streams;
+    passes[i] = (struct pass){
+        .engine = engine, .model = model, .options = o, .tensors = tensors + begin, .n_tensors = end - begin};
+    if (pthread_create(&passes[i].thread, NULL, take_all, &passes[i])) {
       status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no thread for stream %" PRIu64, i);
       break;
     }
   }
   for (uint64_t i = 0; i < started; i++) {
-    pthread_join(threads[i], NULL);
+    pthread_join(passes[i].thread, NULL);
     *bytes += passes[i].bytes;
     if (!status && passes[i].status) {
       status = passes[i].status;
@@ -198,7 +195,6 @@ static enum wd_status drain(struct wd_engine *engine, struct wd_model *model, co
   }
   free(tensors);
   free(passes);
-  free(threads);
   return status;
 }
 
