@@ -50,6 +50,9 @@ def write_model(path, kind, gigabytes, tensors=None):
         f.seek(size - left if left <= size else 0)
         while left > 0:
             left -= f.write(pattern[:left])
+        # On the disk now, or it would be on its way there for seconds of what is measured.
+        f.flush()
+        os.fsync(f.fileno())
     return rows * COLUMNS * 2
 
 
