@@ -73,7 +73,7 @@ static uint64_t piece_bytes(const struct wd_queue *q) {
 // Moves the next piece. False without memory.
 static bool move_piece(struct wd_queue *q, struct wd_spans *piece) {
   uint64_t quota = piece_bytes(q);
-  while (q->left.n > 0) {
+  while (q->left.n > 0 && piece->n < WD_PIECE_SPANS) {
     struct wd_span *next = &q->left.list[q->left.n - 1];
     uint64_t size = next->end - next->begin, unit = q->plan->items[next->item].unit, take = size;
     if (size > quota) {

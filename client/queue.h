@@ -4,7 +4,7 @@
 // A thread takes a piece, and when it is delivered the next, so that a slow server comes to take fewer. One that fails
 // puts back what it has not delivered, and the others find it there; for that they wait as long as a piece is out.
 // Pieces shrink as the end comes near, but not below what makes a request worth its while; a queue of one taker is one
-// piece.
+// piece, or as few as there can be.
 #ifndef WD_CLIENT_QUEUE_H
 #define WD_CLIENT_QUEUE_H
 
@@ -17,6 +17,8 @@
 // Most and least bytes of a piece; the least only where every taker finds so much.
 #define WD_PIECE_MOST ((uint64_t)256 << 20)
 #define WD_PIECE_LEAST ((uint64_t)64 << 20)
+// Most spans of a piece: a request names each, and a server takes 16 MiB of request, unpacked.
+#define WD_PIECE_SPANS 65536
 
 struct wd_queue;  // for any thread
 

@@ -3,6 +3,7 @@
 #include "client/queue.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 #include "tests/client/test.h"
 
@@ -58,6 +59,35 @@ static void one_taker_takes_all(void **state) {
   assert_false(wd_queue_take(queue, &piece));
   wd_spans_free(&piece);
   wd_queue_free(queue);
+}
+
+// More tensors than a request may name come in as many pieces as it takes, empty ones too.
+static void many_items(void **state) {
+  (void)state;
+  const size_t n = 2 * (size_t)WD_PIECE_SPANS + 7;
+  struct wd_item *items = calloc(n, sizeof *items);
+  assert_non_null(items);
+  struct wd_plan plan = {.items = items, .n_items = n};
+  for (size_t i = 0; i < n; i++) {
+    items[i] = (struct wd_item){.bytes = i % 2 * 4, .unit = 2};
+    plan.bytes += items[i].bytes;
+  }
+  struct wd_queue *queue = create(&plan, 1);
+  struct wd_spans piece = {0};
+  size_t given = 0;
+  while (wd_queue_take(queue, &piece)) {
+    assert_true(piece.n > 0 && piece.n <= WD_PIECE_SPANS);
+    for (size_t i = 0; i < piece.n; i++) {
+      assert_int_equal(piece.list[i].item, given + i);
+    }
+    given += piece.n;
+    wd_queue_return(queue, NULL, 0);
+  }
+  assert_int_equal(given, n);
+  assert_true(wd_queue_complete(queue));
+  wd_spans_free(&piece);
+  wd_queue_free(queue);
+  free(items);
 }
 
 // Large transfers come in pieces between the two limits, small ones in equal shares.
@@ -224,11 +254,8 @@ static void stopping(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(one_taker_takes_all),
-      cmocka_unit_test(sizes),
-      cmocka_unit_test(every_byte_is_delivered_once),
-      cmocka_unit_test(threads),
-      cmocka_unit_test(stopping),
+      cmocka_unit_test(one_taker_takes_all),          cmocka_unit_test(many_items), cmocka_unit_test(sizes),
+      cmocka_unit_test(every_byte_is_delivered_once), cmocka_unit_test(threads),    cmocka_unit_test(stopping),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
