@@ -50,6 +50,7 @@ struct batch {
 
 struct wd_call {
   struct wd_connection *connection;
+  grpc_completion_queue *queue;  // its own, for the one thread that waits for this call
   grpc_call *call;
   struct batch opened, received, closed;
   grpc_metadata_array first_metadata, last_metadata;
@@ -85,7 +86,7 @@ static void wait_for(struct wd_call *call, const struct batch *batch) {
   uint64_t begin = wd_now_ms();
   while (batch->running) {
     grpc_event event = grpc_completion_queue_next(
-        c->queue, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(POLL_MS, GPR_TIMESPAN)), NULL);
+        call->queue, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(POLL_MS, GPR_TIMESPAN)), NULL);
     if (event.type == GRPC_OP_COMPLETE) {
       ((struct batch *)event.tag)->running = false;
     }
@@ -231,6 +232,7 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
   grpc_slice_unref(payload);
   grpc_slice path = grpc_slice_from_copied_string(method);
   call->connection = connection;
+  call->queue = grpc_completion_queue_create_for_next(NULL);
   call->details = grpc_empty_slice();
   call->authorization = authorization;
   grpc_metadata headers[2];
@@ -242,8 +244,8 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
   n_headers += add_traceparent(call, &headers[n_headers]);
   grpc_metadata_array_init(&call->first_metadata);
   grpc_metadata_array_init(&call->last_metadata);
-  call->call = grpc_channel_create_call(connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, connection->queue, path,
-                                        NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+  call->call = grpc_channel_create_call(connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, call->queue, path, NULL,
+                                        gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
   grpc_slice_unref(path);
   grpc_op close = {
       .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
@@ -414,6 +416,11 @@ void wd_call_end(struct wd_call *call) {
   grpc_slice_unref(call->details);
   grpc_slice_unref(call->authorization);
   grpc_call_unref(call->call);
+  grpc_completion_queue_shutdown(call->queue);
+  while (grpc_completion_queue_next(call->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
+         GRPC_QUEUE_SHUTDOWN) {
+  }
+  grpc_completion_queue_destroy(call->queue);
   free(call->pieces);
   free(call);
 }

@@ -134,15 +134,6 @@ unsigned wd_connections(uint64_t wanted) {
   return wanted ? (unsigned)wanted : n < 1 ? 1 : n > 4 ? 4 : (unsigned)n;
 }
 
-// Whether a connection can be opened, which does not wait: it shows whether address and credentials are usable.
-static enum wd_status try_open(const struct wd_common *common, const struct wd_replica *replica, struct wd_error *err) {
-  struct wd_connection_config config = wd_common_config(common), own = wd_replica_config(replica, &config);
-  struct wd_connection *connection = NULL;
-  enum wd_status status = wd_connection_open(&own, &connection, err);
-  wd_connection_close(connection);
-  return status;
-}
-
 int wd_find_servers(const struct wd_common *common, struct wd_replicas *replicas) {
   static const char *const standard[] = {WD_DEFAULT_SERVER};
   struct wd_error err;
@@ -152,8 +143,11 @@ int wd_find_servers(const struct wd_common *common, struct wd_replicas *replicas
     wd_complain("--server: %s", err.message);
     return status == WD_INVALID_ARGUMENT ? WD_EXIT_USAGE : WD_EXIT_FAILED;
   }
+  // What of address and credentials cannot be used is told before anything is asked.
+  const struct wd_connection_config config = wd_common_config(common);
   for (size_t i = 0; i < replicas->n; i++) {
-    if ((status = try_open(common, &replicas->list[i], &err))) {
+    const struct wd_connection_config own = wd_replica_config(&replicas->list[i], &config);
+    if ((status = wd_connection_check(&own, &err))) {
       wd_complain("%s%s", status == WD_INVALID_ARGUMENT ? "--server: " : "", err.message);
       wd_replicas_free(replicas);
       return WD_EXIT_USAGE;

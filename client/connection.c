@@ -5,7 +5,7 @@
 #include <ctype.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
-#include <grpc/support/time.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,25 +81,9 @@ static char *make_target(const char *address, bool *loopback) {
   return target;
 }
 
-enum wd_status wd_connection_open(const struct wd_connection_config *config, struct wd_connection **connection,
-                                  struct wd_error *err) {
-  bool loopback;
-  char *target = make_target(config->address, &loopback);
-  if (!target) {
-    return wd_fail(err, WD_INVALID_ARGUMENT,
-                   "%s is no address of a server; expected HOST:PORT (such as " WD_DEFAULT_SERVER
-                   "), HOST, [IPV6]:PORT or unix:PATH",
-                   WD_QUOTE(config->address, strlen(config->address)));
-  }
-  const struct wd_credentials_config *credentials_config = &config->credentials;
-  if (credentials_config->token_file && !loopback && !wd_credentials_use_tls(credentials_config) &&
-      !credentials_config->insecure) {
-    free(target);
-    return wd_fail(err, WD_FAILED_PRECONDITION,
-                   "the token would go to %s in plain text, for everybody on the way to read: give --tls-ca FILE or "
-                   "--tls, leave --token-file out, or say --insecure if the network is trusted",
-                   config->address);
-  }
+// gRPC is started by the first connection and never taken down again, because that takes milliseconds each time: the
+// process ends without it (main.c).
+static void start_grpc(void) {
   // The library's own log would tell again what our messages tell. Asked for by name, it comes.
   setenv("GRPC_VERBOSITY", "NONE", 0);
   // Each connection's thread polls its own socket, instead of all of them taking turns at one epoll set.
@@ -108,30 +92,75 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
   // for both sides. (Experiments of gRPC 1.51; others pass over names that they do not know.)
   setenv("GRPC_EXPERIMENTS", "tcp_read_chunks,tcp_frame_size_tuning,tcp_rcv_lowat", 0);
   grpc_init();
-  grpc_channel_credentials *credentials;
-  enum wd_status status = wd_credentials_create(credentials_config, &credentials, err);
-  struct wd_connection *c = calloc(1, sizeof *c);
-  char *address = strdup(config->address);
-  if (!status && (!c || !address)) {
-    status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a connection");
-    grpc_channel_credentials_release(credentials);
+}
+
+// What a channel is made of: its target, which is the caller's to free, and its credentials.
+static enum wd_status prepare(const struct wd_connection_config *config, char **target, bool *loopback,
+                              grpc_channel_credentials **credentials, struct wd_error *err) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  *target = make_target(config->address, loopback);
+  if (!*target) {
+    return wd_fail(err, WD_INVALID_ARGUMENT,
+                   "%s is no address of a server; expected HOST:PORT (such as " WD_DEFAULT_SERVER
+                   "), HOST, [IPV6]:PORT or unix:PATH",
+                   WD_QUOTE(config->address, strlen(config->address)));
+  }
+  const struct wd_credentials_config *own = &config->credentials;
+  enum wd_status status = WD_OK;
+  if (own->token_file && !*loopback && !wd_credentials_use_tls(own) && !own->insecure) {
+    status = wd_fail(err, WD_FAILED_PRECONDITION,
+                     "the token would go to %s in plain text, for everybody on the way to read: give --tls-ca FILE or "
+                     "--tls, leave --token-file out, or say --insecure if the network is trusted",
+                     config->address);
+  } else {
+    pthread_once(&once, start_grpc);
+    status = wd_credentials_create(own, credentials, err);
   }
   if (status) {
+    free(*target);
+  }
+  return status;
+}
+
+enum wd_status wd_connection_check(const struct wd_connection_config *config, struct wd_error *err) {
+  char *target;
+  bool loopback;
+  grpc_channel_credentials *credentials;
+  enum wd_status status = prepare(config, &target, &loopback, &credentials, err);
+  if (!status) {
+    grpc_channel_credentials_release(credentials);
+    free(target);
+  }
+  return status;
+}
+
+enum wd_status wd_connection_open(const struct wd_connection_config *config, struct wd_connection **connection,
+                                  struct wd_error *err) {
+  char *target;
+  bool loopback;
+  grpc_channel_credentials *credentials;
+  enum wd_status status = prepare(config, &target, &loopback, &credentials, err);
+  if (status) {
+    return status;
+  }
+  struct wd_connection *c = calloc(1, sizeof *c);
+  char *address = strdup(config->address);
+  if (!c || !address) {
+    grpc_channel_credentials_release(credentials);
     free(c);
     free(address);
     free(target);
-    grpc_shutdown();
-    return status;
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a connection");
   }
   c->address = address;
   c->silence_ms = config->silence_ms;
   c->ahead_messages = config->ahead_messages;
   c->stop = config->stop;
-  c->credentials = *credentials_config;
+  c->credentials = config->credentials;
   uint64_t most = config->max_message_bytes ? config->max_message_bytes : 4u << 20;
   uint64_t ahead = config->ahead_bytes ? config->ahead_bytes : 16u << 20;
   const char *agent = "weightctl/" WD_VERSION;
-  const char *tls_name = credentials_config->name;
+  const char *tls_name = config->credentials.name;
   grpc_arg args[] = {
       INTEGER_ARG(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, wd_min_u64(most, INT32_MAX)),
       INTEGER_ARG(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, wd_min_u64(ahead, INT32_MAX)),
@@ -156,7 +185,6 @@ enum wd_status wd_connection_open(const struct wd_connection_config *config, str
   }
   grpc_channel_args channel_args = {n_args, args};
   c->channel = grpc_channel_create(target, credentials, &channel_args);
-  c->queue = grpc_completion_queue_create_for_next(NULL);
   grpc_channel_credentials_release(credentials);
   free(target);
   *connection = c;
@@ -168,11 +196,6 @@ void wd_connection_close(struct wd_connection *c) {
     return;
   }
   grpc_channel_destroy(c->channel);
-  grpc_completion_queue_shutdown(c->queue);
-  while (grpc_completion_queue_next(c->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type != GRPC_QUEUE_SHUTDOWN) {
-  }
-  grpc_completion_queue_destroy(c->queue);
-  grpc_shutdown();
   free(c->address);
   free(c);
 }

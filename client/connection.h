@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A connection to a server: one gRPC channel with a socket of its own and one completion queue, for one call at a time
-// (client/call.h), made by one thread. More throughput comes from more connections, each with its thread.
+// A connection to a server: one gRPC channel with a socket of its own, for the calls (client/call.h) of one thread.
+// More throughput comes from more connections, each with its thread.
 #ifndef WD_CLIENT_CONNECTION_H
 #define WD_CLIENT_CONNECTION_H
 
@@ -26,6 +26,9 @@ struct wd_connection_config {
 };
 
 struct wd_connection;
+
+// Whether a connection could be opened: the errors of wd_connection_open.
+enum wd_status wd_connection_check(const struct wd_connection_config *config, struct wd_error *err);
 
 // Never waits: the first call connects. INVALID_ARGUMENT where the address is none, FAILED_PRECONDITION where the
 // credentials cannot be used, or a token would go over a network in plain text.

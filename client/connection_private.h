@@ -9,7 +9,6 @@
 
 struct wd_connection {
   grpc_channel *channel;
-  grpc_completion_queue *queue;
   char *address;  // as the user gave it
   uint64_t silence_ms;
   uint32_t ahead_messages;

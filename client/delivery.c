@@ -117,17 +117,6 @@ static bool request_init(struct request *r, const struct wd_wanted *wanted, cons
 
 // ------------------------------------------------------------------------------------------------------- checks
 
-// Where the answer to a batch stands.
-struct position {
-  struct wd_delivery *delivery;
-  const struct wd_wanted *wanted;
-  const struct wd_span *spans;
-  size_t n, next;   // next: the span whose chunk is due
-  bool started;     // its first chunk was seen
-  uint64_t at;      // the byte that is due
-  uint32_t crc32c;  // of what was delivered of the span
-};
-
 static enum wd_status fail_answer(const struct wd_wanted *wanted, size_t item, const char *what, struct wd_error *err) {
   const struct wd_item *i = &wanted->plan->items[item];
   const char *name = wanted->description->tensors[i->tensor].name;
@@ -165,16 +154,16 @@ static enum wd_status check_tensor(const struct wd_wanted *wanted, size_t item, 
   return WD_OK;
 }
 
-static enum wd_status check_summary(const struct position *p, const Weightd__V1__Summary *s, struct wd_error *err) {
-  const struct wd_wanted *wanted = p->wanted;
-  const struct wd_span *span = &p->spans[p->next];
+static enum wd_status check_summary(const struct wd_delivery *d, const Weightd__V1__Summary *s, struct wd_error *err) {
+  const struct wd_wanted *wanted = d->wanted;
+  const struct wd_span *span = &d->piece.list[d->next];
   if (s->bytes != span->end - span->begin) {
     return fail_answer(wanted, span->item, "its summary counts other bytes than it sent", err);
   }
-  if (s->crc32c != p->crc32c) {
+  if (s->crc32c != d->crc32c) {
     const char *name = wanted->description->tensors[wanted->plan->items[span->item].tensor].name;
     return wd_fail(err, WD_DATA_LOSS, "tensor %s: the sum of the whole (CRC-32C) is %08x and should be %08x",
-                   WD_QUOTE(name, strlen(name)), p->crc32c, s->crc32c);
+                   WD_QUOTE(name, strlen(name)), d->crc32c, s->crc32c);
   }
   return WD_OK;
 }
@@ -193,29 +182,29 @@ static uint32_t sum_payload(const struct wd_chunk *chunk, const struct iovec *pi
   return crc;
 }
 
-static enum wd_status take_chunk(struct position *p, const struct wd_chunk *chunk, const struct iovec *pieces,
+static enum wd_status take_chunk(struct wd_delivery *d, const struct wd_chunk *chunk, const struct iovec *pieces,
                                  struct wd_error *err) {
-  const struct wd_wanted *wanted = p->wanted;
-  struct wd_stream_counts *counts = &p->delivery->counts;
-  if (p->next == p->n) {
+  const struct wd_wanted *wanted = d->wanted;
+  struct wd_stream_counts *counts = &d->tally->counts;
+  if (d->next == d->asked) {
     return wd_fail(err, WD_INTERNAL, "the server sent more than was asked for: a chunk of tensor %" PRIu64,
                    chunk->tensor_index);
   }
-  const struct wd_span *span = &p->spans[p->next];
+  const struct wd_span *span = &d->piece.list[d->next];
   const struct wd_item *item = &wanted->plan->items[span->item];
   enum wd_status status;
   if (chunk->tensor_index != item->tensor) {
     return fail_answer(wanted, span->item, "a chunk of another tensor came", err);
   }
-  if (!p->started) {
+  if (!d->started) {
     if ((status = check_tensor(wanted, span->item, chunk->tensor, err))) {
       return status;
     }
-    p->started = true;
-    p->at = span->begin;
-    p->crc32c = 0;
+    d->started = true;
+    d->at = span->begin;
+    d->crc32c = 0;
   }
-  if (chunk->offset != p->at || chunk->size > span->end - p->at) {
+  if (chunk->offset != d->at || chunk->size > span->end - d->at) {
     return fail_answer(wanted, span->item, "a chunk came from another place", err);
   }
   if (chunk->size == 0 && span->begin != span->end) {
@@ -231,114 +220,112 @@ static enum wd_status take_chunk(struct position *p, const struct wd_chunk *chun
   }
   if (chunk->size > 0 && (status = wanted->sink.chunk(wanted->sink.state, span->item, chunk->offset, chunk->size, crc,
                                                       pieces, chunk->data, err))) {
-    p->delivery->blame = WD_BLAME_SELF;
+    d->tally->blame = WD_BLAME_SELF;
     return status;
   }
-  p->crc32c = wd_crc32c_combine(p->crc32c, crc, chunk->size);
-  p->at += chunk->size;
+  d->crc32c = wd_crc32c_combine(d->crc32c, crc, chunk->size);
+  d->at += chunk->size;
+  d->left -= chunk->size;
   counts->chunks++;
   counts->bytes += chunk->size;
   if (wanted->progress) {
     atomic_fetch_add_explicit(&wanted->progress->bytes, chunk->size, memory_order_relaxed);
   }
-  if ((p->at == span->end) != (chunk->summary != NULL)) {
+  if ((d->at == span->end) != (chunk->summary != NULL)) {
     return fail_answer(wanted, span->item, chunk->summary ? "its summary came early" : "its summary is missing", err);
   }
   if (chunk->summary) {
-    if ((status = check_summary(p, chunk->summary, err))) {
+    if ((status = check_summary(d, chunk->summary, err))) {
       return status;
     }
     counts->spans++;
     counts->overflows += chunk->summary->overflows;
     counts->nans += chunk->summary->nans;
     counts->infinities += chunk->summary->infinities;
-    p->next++;
-    p->started = false;
+    d->next++;
+    d->started = false;
   }
   return WD_OK;
 }
 
 // ---------------------------------------------------------------------------------------------------------- runs
 
-// Notes what is left of a batch after its call has ended.
-static bool keep_rest(const struct position *p) {
-  struct wd_delivery *delivery = p->delivery;
-  for (size_t i = p->next; i < p->n; i++) {
-    struct wd_span span = p->spans[i];
-    if (i == p->next && p->started) {
-      delivery->counts.unsummed += p->at - span.begin;
-      span.begin = p->at;
-    }
-    // A span that has all its bytes but no summary is delivered: every chunk's CRC was right.
-    bool delivered = i == p->next && p->started && span.begin == span.end;
-    if (!delivered && !wd_spans_add(&delivery->rest, span)) {
-      return false;
-    }
+// Asks for the next spans that one request may name.
+static enum wd_status ask(struct wd_delivery *d, struct wd_error *err) {
+  const struct wd_span *spans = d->piece.list + d->next;
+  size_t n = batch_size(d->wanted->plan, spans, d->piece.n - d->next);
+  struct request request;
+  if (!request_init(&request, d->wanted, spans, n)) {
+    d->tally->blame = WD_BLAME_SELF;
+    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to ask for %zu ranges", n);
   }
-  return true;
+  d->asked = d->next + n;
+  d->tally->blame = WD_BLAME_SERVER;
+  enum wd_status status =
+      wd_call_start(d->connection, "/weightd.v1.WeightService/StreamTensors", &request.message.base, &d->call, err);
+  request_free(&request);
+  return status;
 }
 
-static enum wd_status run_batch(struct position *p, struct wd_connection *connection, struct wd_error *err) {
-  struct wd_delivery *delivery = p->delivery;
-  struct request request;
-  struct wd_call *call = NULL;
-  struct wd_arena arena = {0};
-  if (!request_init(&request, p->wanted, p->spans, p->n)) {
-    delivery->blame = WD_BLAME_SELF;
-    return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to ask for %zu ranges", p->n);
+// Takes the next message, or learns that there are no more.
+static enum wd_status take_message(struct wd_delivery *d, struct wd_arena *arena, struct wd_error *err) {
+  const struct iovec *pieces;
+  size_t n_pieces;
+  struct wd_chunk chunk;
+  d->tally->blame = WD_BLAME_SERVER;
+  enum wd_status status = wd_call_next(d->call, &pieces, &n_pieces, err);
+  if (status) {
+    return status;
   }
-  enum wd_status status =
-      wd_call_start(connection, "/weightd.v1.WeightService/StreamTensors", &request.message.base, &call, err);
-  request_free(&request);
-  while (!status) {
-    const struct iovec *pieces;
-    size_t n_pieces;
-    struct wd_chunk chunk;
-    status = wd_call_next(call, &pieces, &n_pieces, err);
-    if (status || n_pieces == 0) {
-      break;
-    }
-    delivery->blame = WD_BLAME_ANSWER;  // for as long as it is looked at
-    status = wd_chunk_decode(pieces, n_pieces, &arena, &chunk, err);
-    status = status ? status : take_chunk(p, &chunk, pieces, err);
-    if (!status) {
-      delivery->blame = WD_BLAME_SERVER;
-    }
+  d->tally->blame = WD_BLAME_ANSWER;  // for as long as it is looked at
+  if (n_pieces == 0) {
+    wd_call_end(d->call);
+    d->call = NULL;
+    return d->next == d->asked ? WD_OK
+                               : fail_answer(d->wanted, d->piece.list[d->next].item, "the stream ended before it", err);
+  }
+  status = wd_chunk_decode(pieces, n_pieces, arena, &chunk, err);
+  return status ? status : take_chunk(d, &chunk, pieces, err);
+}
+
+enum wd_status wd_delivery_start(struct wd_delivery *d, const struct wd_wanted *wanted,
+                                 struct wd_connection *connection, struct wd_tally *tally, struct wd_error *err) {
+  d->wanted = wanted;
+  d->connection = connection;
+  d->tally = tally;
+  d->call = NULL;
+  d->next = d->asked = 0;
+  d->started = false;
+  d->left = wd_spans_bytes(&d->piece);
+  return ask(d, err);
+}
+
+enum wd_status wd_delivery_run(struct wd_delivery *d, uint64_t leave, struct wd_error *err) {
+  struct wd_arena arena = {0};
+  enum wd_status status = WD_OK;
+  while (!status && (d->call || d->next < d->piece.n) && (leave == 0 || d->left > leave)) {
+    status = d->call ? take_message(d, &arena, err) : ask(d, err);
     if (arena.blocks) {
       wd_arena_reset(&arena);
     }
   }
-  wd_arena_reset(&arena);
-  wd_call_end(call);
-  if (!status && p->next != p->n) {
-    delivery->blame = WD_BLAME_ANSWER;
-    status = fail_answer(p->wanted, p->spans[p->next].item, "the stream ended before it", err);
-  }
   return status;
 }
 
-enum wd_status wd_delivery_run(struct wd_delivery *delivery, const struct wd_wanted *wanted,
-                               struct wd_connection *connection, const struct wd_span *spans, size_t n,
-                               struct wd_error *err) {
-  enum wd_status status = WD_OK;
-  delivery->rest.n = 0;
-  delivery->blame = WD_BLAME_SERVER;
-  for (size_t i = 0; i < n && !status;) {
-    struct position p = {.delivery = delivery, .wanted = wanted, .spans = spans + i};
-    p.n = batch_size(wanted->plan, spans + i, n - i);
-    status = run_batch(&p, connection, err);
-    i += p.n;
-    if (status) {
-      p.n += n - i;  // what was not asked for yet is left too
-      if (!keep_rest(&p)) {
-        delivery->blame = WD_BLAME_SELF;
-        status = wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to go on after a failure");
-      }
-    }
+void wd_delivery_end(struct wd_delivery *d) {
+  wd_call_end(d->call);
+  d->call = NULL;
+  if (d->started) {
+    struct wd_span *span = &d->piece.list[d->next];
+    d->tally->counts.unsummed += d->at - span->begin;
+    span->begin = d->at;
+    // One that has all its bytes but no summary is delivered: every chunk's CRC was right.
+    d->next += span->begin == span->end;
   }
-  return status;
+  d->piece.n -= d->next;
+  memmove(d->piece.list, d->piece.list + d->next, d->piece.n * sizeof *d->piece.list);
 }
 
-void wd_delivery_free(struct wd_delivery *delivery) {
-  wd_spans_free(&delivery->rest);
+void wd_delivery_free(struct wd_delivery *d) {
+  wd_spans_free(&d->piece);
 }

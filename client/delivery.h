@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Spans of a plan, asked of one server and delivered to a sink: StreamTensors calls, one after the other, whose answers
-// must be exactly what was asked for, in order, every CRC right. Anything else is a failure, and how far it came is
-// known to the byte.
+// A piece of a transfer, asked of one server and delivered to a sink: StreamTensors calls, one after the other, whose
+// answers must be exactly what was asked for, in order, every CRC right. Anything else is a failure, and how far it
+// came is known to the byte.
+//
+//   piece = …; wd_delivery_start ─► wd_delivery_run … ─► wd_delivery_end; piece is what was not delivered
+//
+// A thread may have two on a connection: while the last bytes of one are on their way it starts the next, so that its
+// server never waits to be asked.
 #ifndef WD_CLIENT_DELIVERY_H
 #define WD_CLIENT_DELIVERY_H
 
@@ -9,6 +14,8 @@
 #include "client/connection.h"
 #include "client/plan.h"
 #include "client/progress.h"
+
+struct wd_call;
 
 struct wd_sink {
   void *state;
@@ -39,16 +46,36 @@ struct wd_stream_counts {
 // (asking this server again is no use), or our own (the sink, memory).
 enum wd_blame { WD_BLAME_SERVER, WD_BLAME_ANSWER, WD_BLAME_SELF };
 
-struct wd_delivery {
-  struct wd_stream_counts counts;  // added up over all runs
-  struct wd_spans rest;            // of the last run: what was not delivered, in order
-  enum wd_blame blame;             // of the last run's failure
+// Of all deliveries of a thread.
+struct wd_tally {
+  struct wd_stream_counts counts;
+  enum wd_blame blame;  // of the last failure
 };
 
-// Asks for `n` spans and takes what comes. Those of one output type should stand together: a call asks for one type.
-enum wd_status wd_delivery_run(struct wd_delivery *delivery, const struct wd_wanted *wanted,
-                               struct wd_connection *connection, const struct wd_span *spans, size_t n,
-                               struct wd_error *err);
+struct wd_delivery {
+  struct wd_spans piece;  // the caller fills it. Those of one output type should stand together: a call asks for one
+  // The rest is delivery.c's.
+  const struct wd_wanted *wanted;
+  struct wd_connection *connection;
+  struct wd_tally *tally;
+  struct wd_call *call;  // under way, for the spans before `asked`, or NULL
+  size_t next, asked;    // next: the span whose chunk is due
+  bool started;          // its first chunk was seen
+  uint64_t at;           // its byte that is due
+  uint32_t crc32c;       // of what was delivered of it
+  uint64_t left;         // bytes of the piece
+};
+
+// Asks for the piece, which has a span at least, and waits for nothing. wd_delivery_end follows in any case.
+enum wd_status wd_delivery_start(struct wd_delivery *delivery, const struct wd_wanted *wanted,
+                                 struct wd_connection *connection, struct wd_tally *tally, struct wd_error *err);
+
+// Takes what comes until no more than `leave` bytes are to come; with 0, until the server has ended its answer well.
+enum wd_status wd_delivery_run(struct wd_delivery *delivery, uint64_t leave, struct wd_error *err);
+
+// Ends what is under way. The piece is then what was not delivered of it, in order.
+void wd_delivery_end(struct wd_delivery *delivery);
+
 void wd_delivery_free(struct wd_delivery *delivery);
 
 #endif

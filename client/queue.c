@@ -24,7 +24,6 @@ struct wd_queue {
 enum wd_status wd_queue_create(const struct wd_plan *plan, const struct wd_spans *spans, unsigned takers,
                                struct wd_queue **queue, struct wd_error *err) {
   struct wd_queue *q = calloc(1, sizeof *q);
-  pthread_condattr_t attributes;
   if (!q) {
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a transfer");
   }
@@ -40,10 +39,7 @@ enum wd_status wd_queue_create(const struct wd_plan *plan, const struct wd_spans
   q->left_bytes = wd_spans_bytes(spans);
   q->least = wd_min_u64(WD_PIECE_LEAST, q->left_bytes / takers + (q->left_bytes % takers != 0));
   pthread_mutex_init(&q->mutex, NULL);
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&q->changed, &attributes);
-  pthread_condattr_destroy(&attributes);
+  pthread_cond_init(&q->changed, NULL);
   *queue = q;
   return WD_OK;
 }
@@ -97,13 +93,13 @@ static bool move_piece(struct wd_queue *q, struct wd_spans *piece) {
   return true;
 }
 
-bool wd_queue_take(struct wd_queue *q, struct wd_spans *piece) {
+static bool take(struct wd_queue *q, bool wait, struct wd_spans *piece) {
   piece->n = 0;
   pthread_mutex_lock(&q->mutex);
-  while (!is_over(q) && q->left.n == 0) {
+  while (wait && !is_over(q) && q->left.n == 0) {
     pthread_cond_wait(&q->changed, &q->mutex);
   }
-  bool taken = !is_over(q);
+  bool taken = !is_over(q) && q->left.n > 0;
   if (taken && !move_piece(q, piece)) {
     taken = false;
     q->stopped = true;
@@ -112,6 +108,14 @@ bool wd_queue_take(struct wd_queue *q, struct wd_spans *piece) {
   q->out += taken;
   pthread_mutex_unlock(&q->mutex);
   return taken;
+}
+
+bool wd_queue_take(struct wd_queue *q, struct wd_spans *piece) {
+  return take(q, true, piece);
+}
+
+bool wd_queue_try(struct wd_queue *q, struct wd_spans *piece) {
+  return take(q, false, piece);
 }
 
 void wd_queue_return(struct wd_queue *q, const struct wd_span *rest, size_t n) {
@@ -140,7 +144,7 @@ bool wd_queue_sleep(struct wd_queue *q, uint64_t ms) {
   pthread_mutex_lock(&q->mutex);
   int rc = 0;
   while (!is_over(q) && rc == 0) {
-    rc = pthread_cond_timedwait(&q->changed, &q->mutex, &until);
+    rc = pthread_cond_clockwait(&q->changed, &q->mutex, CLOCK_MONOTONIC, &until);
   }
   bool over = is_over(q);
   pthread_mutex_unlock(&q->mutex);

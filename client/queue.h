@@ -16,7 +16,7 @@
 
 // Most and least bytes of a piece; the least only where every taker finds so much.
 #define WD_PIECE_MOST ((uint64_t)256 << 20)
-#define WD_PIECE_LEAST ((uint64_t)64 << 20)
+#define WD_PIECE_LEAST ((uint64_t)16 << 20)
 // Most spans of a piece: a request names each, and a server takes 16 MiB of request, unpacked.
 #define WD_PIECE_SPANS 65536
 
@@ -30,6 +30,9 @@ void wd_queue_free(struct wd_queue *queue);  // NULL is allowed
 // Waits for a piece and puts it in *piece (emptied before). False: the transfer is over, because everything is
 // delivered, it was stopped, or there is no memory for a piece (then it is stopped).
 bool wd_queue_take(struct wd_queue *queue, struct wd_spans *piece);
+
+// The same, but never waits: false also where all that is left is with others.
+bool wd_queue_try(struct wd_queue *queue, struct wd_spans *piece);
 
 // Ends a piece that was taken: `rest`, in its order, is what was not delivered of it (n 0: all was). Where there is no
 // memory to put it back, the transfer is stopped.

@@ -16,6 +16,10 @@
 #define TRIES 5  // failures in a row after which a connection is without hope
 #define FIRST_WAIT_MS 250
 #define LONGEST_WAIT_MS 8000
+#define TICK_MS 5  // how soon Ctrl-C is noticed
+// What of a piece is still to come when the next is asked for: enough for a server to open it and decode its first
+// chunks meanwhile.
+#define ASK_AHEAD ((uint64_t)8 << 20)
 
 enum health { WELL, LOST, GIVEN_UP };
 
@@ -29,11 +33,12 @@ struct server {
 struct run {
   const struct wd_stream_job *job;
   struct wd_queue *queue;
-  atomic_bool stop;     // ends the calls under way
-  atomic_uint running;  // threads
+  atomic_bool stop;  // ends the calls under way
   pthread_mutex_t mutex;
+  pthread_cond_t ended;  // no thread is running
   struct server *servers;
   // Under the mutex.
+  unsigned running;  // threads
   unsigned hopeful;  // threads that have not failed too often
   bool failed;
   struct wd_error err;  // why, if it failed
@@ -42,7 +47,8 @@ struct run {
 struct worker {
   struct run *run;
   struct server *server;
-  struct wd_delivery delivery;
+  struct wd_delivery deliveries[2];
+  struct wd_tally tally;
   unsigned failures;  // in a row
   bool hopeless;
   pthread_t thread;
@@ -146,40 +152,66 @@ static enum wd_status reach(const struct worker *w, struct wd_connection **conne
   return status;
 }
 
+// What was not delivered goes back to the queue.
+static void give_back(struct worker *w, struct wd_delivery *delivery) {
+  wd_delivery_end(delivery);
+  wd_queue_return(w->run->queue, delivery->piece.list, delivery->piece.n);
+}
+
+// Delivers piece after piece until there are no more, which is WD_OK, or the server fails.
+static enum wd_status deliver(struct worker *w, struct wd_connection *connection, struct wd_error *err) {
+  struct wd_queue *queue = w->run->queue;
+  const struct wd_wanted *wanted = &w->run->job->wanted;
+  struct wd_delivery *now = &w->deliveries[0], *next = &w->deliveries[1];
+  enum wd_status status = WD_OK;
+  bool started = false;
+  while (!status && (started || wd_queue_take(queue, &now->piece))) {
+    uint64_t before = w->tally.counts.bytes;
+    status = started ? WD_OK : wd_delivery_start(now, wanted, connection, &w->tally, err);
+    status = status ? status : wd_delivery_run(now, ASK_AHEAD, err);
+    started = !status && wd_queue_try(queue, &next->piece);
+    status = started ? wd_delivery_start(next, wanted, connection, &w->tally, err) : status;
+    status = status ? status : wd_delivery_run(now, 0, err);
+    if (status && started) {
+      give_back(w, next);
+    }
+    give_back(w, now);
+    if (!status || w->tally.counts.bytes != before) {
+      note_success(w);
+    }
+    struct wd_delivery *over = now;
+    now = next;
+    next = over;
+  }
+  return status;
+}
+
 static void *run_worker(void *context) {
   struct worker *w = context;
   struct run *run = w->run;
-  const struct wd_wanted *wanted = &run->job->wanted;
-  struct wd_spans piece = {0};
   bool more = true;
   pthread_setname_np(pthread_self(), "fetch");
   while (more) {
     struct wd_connection *connection;
     struct wd_error err;
-    w->delivery.blame = WD_BLAME_SERVER;
+    w->tally.blame = WD_BLAME_SERVER;
     enum wd_status status = reach(w, &connection, &err);
     if (!status) {
       note_answer(w);
-    }
-    while (!status && (more = wd_queue_take(run->queue, &piece))) {
-      uint64_t before = w->delivery.counts.bytes;
-      status = wd_delivery_run(&w->delivery, wanted, connection, piece.list, piece.n, &err);
-      wd_queue_return(run->queue, w->delivery.rest.list, status ? w->delivery.rest.n : 0);
-      if (!status || w->delivery.counts.bytes != before) {
-        note_success(w);
-      }
+      status = deliver(w, connection, &err);
     }
     wd_connection_close(connection);
-    if (status) {
-      more = note_failure(w, status, w->delivery.blame, &err) &&
-             !wd_queue_sleep(run->queue, wd_min_u64(FIRST_WAIT_MS << wd_min_u64(w->failures - 1, 8), LONGEST_WAIT_MS));
-    }
+    more = status && note_failure(w, status, w->tally.blame, &err) &&
+           !wd_queue_sleep(run->queue, wd_min_u64(FIRST_WAIT_MS << wd_min_u64(w->failures - 1, 8), LONGEST_WAIT_MS));
   }
-  wd_spans_free(&piece);
   if (wd_queue_complete(run->queue)) {
     atomic_store(&run->stop, true);  // those who still look for their server need not
   }
-  atomic_fetch_sub(&run->running, 1);
+  pthread_mutex_lock(&run->mutex);
+  if (--run->running == 0) {
+    pthread_cond_signal(&run->ended);
+  }
+  pthread_mutex_unlock(&run->mutex);
   return NULL;
 }
 
@@ -224,24 +256,41 @@ static enum wd_status start(struct run *run, struct worker *workers, unsigned n,
     struct worker *w = &workers[*started];
     // Server after server, so that the first pieces go to all of them.
     *w = (struct worker){.run = run, .server = &run->servers[*started % n_servers]};
-    atomic_fetch_add(&run->running, 1);
+    pthread_mutex_lock(&run->mutex);
     int rc = pthread_create(&w->thread, NULL, run_worker, w);
+    run->running += rc == 0;
     if (rc) {
-      atomic_fetch_sub(&run->running, 1);
       wd_fail(err, WD_RESOURCE_EXHAUSTED, "cannot start a thread: %s", strerror(rc));
-      pthread_mutex_lock(&run->mutex);
       fail_run(run, err);
-      pthread_mutex_unlock(&run->mutex);
+    }
+    pthread_mutex_unlock(&run->mutex);
+    if (rc) {
       return WD_RESOURCE_EXHAUSTED;
     }
   }
   return WD_OK;
 }
 
+// Waits for the threads to end, or for a tick. Whether they have.
+static bool have_ended(struct run *run) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_nsec += TICK_MS * 1000000;
+  until.tv_sec += until.tv_nsec / 1000000000;
+  until.tv_nsec %= 1000000000;
+  pthread_mutex_lock(&run->mutex);
+  if (run->running) {
+    pthread_cond_clockwait(&run->ended, &run->mutex, CLOCK_MONOTONIC, &until);
+  }
+  bool ended = run->running == 0;
+  pthread_mutex_unlock(&run->mutex);
+  return ended;
+}
+
 enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_spans *spans,
                              struct wd_stream_counts *counts, struct wd_error *err) {
   struct wd_stream_job own = *job;
-  struct run run = {.job = &own, .mutex = PTHREAD_MUTEX_INITIALIZER};
+  struct run run = {.job = &own, .mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
   size_t n_servers = job->replicas->n;
   unsigned n = (unsigned)n_servers * (job->connections ? job->connections : 1), started = 0;
   struct worker *workers = calloc(n, sizeof *workers);
@@ -263,8 +312,7 @@ enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_sp
     run.servers[i].replica = &job->replicas->list[i];
   }
   status = start(&run, workers, n, &started, err);
-  while (atomic_load(&run.running) > 0) {
-    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+  while (!have_ended(&run)) {
     if (wd_interrupted()) {  // for those who wait for their server to come back; calls notice it themselves
       struct wd_error interrupted;
       wd_fail(&interrupted, WD_CANCELLED, "interrupted");
@@ -279,9 +327,10 @@ enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_sp
   }
   for (unsigned i = 0; i < started; i++) {
     pthread_join(workers[i].thread, NULL);
-    add_counts(counts, &workers[i].delivery.counts);
-    workers[i].server->replica->bytes += workers[i].delivery.counts.bytes;
-    wd_delivery_free(&workers[i].delivery);
+    add_counts(counts, &workers[i].tally.counts);
+    workers[i].server->replica->bytes += workers[i].tally.counts.bytes;
+    wd_delivery_free(&workers[i].deliveries[0]);
+    wd_delivery_free(&workers[i].deliveries[1]);
   }
   if (!status && run.failed) {
     status = run.err.status;
