@@ -11,7 +11,7 @@ extern "C" {
 
 // Counted up whenever this file or engine/backend.h changes, so that a library of another build is refused rather than
 // misread.
-#define WD_CUDA_ABI 7
+#define WD_CUDA_ABI 8
 
 // What --device auto leaves to the CPU: jobs of fewer elements than these, which it has done before a device would have
 // answered (bench/gpu/backend --crossover; an H200 and one core of its host, microseconds of one job to F16):
@@ -34,6 +34,7 @@ struct wd_cuda_host {
   struct wd_backend *cpu;
   bool automatic;  // --device auto: small work goes to the CPU
   uint32_t (*crc32c)(uint32_t crc, const void *data, size_t size);
+  uint32_t (*crc32c_combine)(uint32_t crc_a, uint32_t crc_b, uint64_t size_b);
   bool (*any_special)(enum wd_output output, const void *elements, size_t n);
   void (*swap_blocks)(const struct wd_type_info *type, uint8_t *blocks, size_t n_blocks);
   void (*warn)(const char *message);

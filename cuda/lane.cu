@@ -5,8 +5,9 @@
 //   slot = pinned input ──► device input ──► kernel ──► device output ──► the job's output, and an event behind it
 //
 // A job is cut into tiles, which use the two slots in turn: while a tile is on the device and on the bus, the next one
-// is read from the file and the one before is summed (CRC). The lanes of different workers overlap on the device by
-// themselves, each being a stream of its own.
+// is read from the file. What goes back to the host is summed on the device before it does (sum.cu), or by the worker
+// where memory is not pinned. The lanes of different workers overlap on the device by themselves, each being a stream
+// of its own.
 //
 // The last tiles of statistics are not waited for: the worker goes on to read the next job's first, and ends the job
 // before it when those are on their way, or when there is nothing else to do.
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 
 #include "cuda/stats.h"
+#include "cuda/sum.h"
 #include "cuda/weightd_cuda.h"
 #include "service/engine/factors.h"
 
@@ -54,6 +56,7 @@ struct slot {
   uint8_t *out;
   uint64_t elements;
   bool timed;
+  struct wd_gpu_sum *sum;  // of its output, in pinned memory; NULL where there is none
 };
 
 struct wd_lane {
@@ -64,6 +67,7 @@ struct wd_lane {
   cudaStream_t stream;
   struct slot slots[2];
   unsigned turn;  // whose it is; the other one's tile is younger
+  struct wd_gpu_sum_state *sum_state;
   struct wd_gpu_stats *device_stats;
   // Statistics of two jobs, in turn; `unended` is the one whose statistics were sent for last, or NULL.
   struct wd_gpu_stats *host_stats[2];
@@ -98,6 +102,13 @@ enum wd_status wd_cuda_failed(struct wd_cuda_device *device, cudaError_t error, 
                       device->about.id, cudaGetErrorString(error));
 }
 
+static bool is_pinned(const void *data) {
+  cudaPointerAttributes about;
+  bool pinned = cudaPointerGetAttributes(&about, data) == cudaSuccess && about.type == cudaMemoryTypeHost;
+  cudaGetLastError();
+  return pinned;
+}
+
 void *wd_pinned_alloc(void *self, size_t size) {
   struct wd_pinned *pinned = (struct wd_pinned *)self;
   void *data = NULL;
@@ -114,11 +125,9 @@ void *wd_pinned_alloc(void *self, size_t size) {
 
 void wd_pinned_release(void *self, void *data, size_t size) {
   (void)self;
-  cudaPointerAttributes about;
-  if (cudaPointerGetAttributes(&about, data) == cudaSuccess && about.type == cudaMemoryTypeHost) {
+  if (is_pinned(data)) {
     cudaFreeHost(data);
   } else {
-    cudaGetLastError();
     munmap(data, size);
   }
 }
@@ -139,12 +148,16 @@ void wd_lane_destroy(struct wd_lane *lane) {
       wd_pinned_release(lane->pinned, slot.host_factors, FACTORS_BYTES);
     }
     cudaFree(slot.device_factors);
+    if (slot.sum) {
+      wd_pinned_release(lane->pinned, slot.sum, sizeof *slot.sum);
+    }
     for (cudaEvent_t event : {slot.begin, slot.copied, slot.decoded, slot.done}) {
       if (event) {
         cudaEventDestroy(event);
       }
     }
   }
+  cudaFree(lane->sum_state);
   cudaFree(lane->device_stats);
   for (int i = 0; i < 2; i++) {
     if (lane->host_stats[i]) {
@@ -177,10 +190,17 @@ cudaError_t wd_lane_create(struct wd_pinned *pinned, uint64_t tile_in, struct wd
     slot.host_factors = error ? NULL : (float *)wd_pinned_alloc(lane->pinned, FACTORS_BYTES);
     error = error ? error : slot.host_factors ? cudaSuccess : cudaErrorMemoryAllocation;
     error = error ? error : cudaMalloc(&slot.device_factors, FACTORS_BYTES);
+    slot.sum = error ? NULL : (struct wd_gpu_sum *)wd_pinned_alloc(lane->pinned, sizeof *slot.sum);
+    if (slot.sum && !is_pinned(slot.sum)) {
+      wd_pinned_release(lane->pinned, slot.sum, sizeof *slot.sum);
+      slot.sum = NULL;
+    }
     for (cudaEvent_t *event : {&slot.begin, &slot.copied, &slot.decoded, &slot.done}) {
       error = error ? error : cudaEventCreateWithFlags(event, cudaEventBlockingSync);
     }
   }
+  error = error ? error : cudaMalloc(&lane->sum_state, sizeof *lane->sum_state);
+  error = error ? error : cudaMemsetAsync(lane->sum_state, 0, sizeof *lane->sum_state, lane->stream);
   error = error ? error : cudaMalloc(&lane->device_stats, sizeof *lane->device_stats);
   for (int i = 0; i < 2; i++) {
     lane->host_stats[i] =
@@ -207,7 +227,23 @@ static void count_stage(struct wd_job *job, enum wd_stage stage, cudaEvent_t beg
   }
 }
 
-// Waits for the tile in a slot, and sums it. *special tells of values that the CPU has to count.
+// Adds a tile's sum to its job's.
+static void add_sum(const struct wd_cuda_host *host, const struct slot *slot, uint64_t elements, bool *special) {
+  struct wd_job *job = slot->job;
+  const uint64_t size = elements * wd_output_bytes(job->output);
+  if (slot->sum) {
+    job->crc32c = host->crc32c_combine(job->crc32c, slot->sum->crc32c, size);
+    *special |= slot->sum->special != 0;
+    return;
+  }
+  uint64_t clock;
+  wd_stage_lap(job, WD_STAGES, &clock);
+  job->crc32c = host->crc32c(job->crc32c, slot->out, size);
+  *special |= host->any_special(job->output, slot->out, elements);
+  wd_stage_lap(job, WD_STAGE_SUM, &clock);
+}
+
+// Waits for the tile in a slot. *special tells of values that the CPU has to count.
 static cudaError_t finish_slot(const struct wd_lane *lane, struct slot *slot, bool *special) {
   if (!slot->elements) {
     return cudaSuccess;
@@ -225,11 +261,7 @@ static cudaError_t finish_slot(const struct wd_lane *lane, struct slot *slot, bo
     count_stage(job, WD_STAGE_FROM_DEVICE, slot->decoded, slot->done);
   }
   if (slot->out) {
-    uint64_t clock;
-    wd_stage_lap(job, WD_STAGES, &clock);
-    job->crc32c = lane->pinned->host->crc32c(job->crc32c, slot->out, elements * wd_output_bytes(job->output));
-    *special = *special || lane->pinned->host->any_special(job->output, slot->out, elements);
-    wd_stage_lap(job, WD_STAGE_SUM, &clock);
+    add_sum(lane->pinned->host, slot, elements, special);
   }
   return cudaSuccess;
 }
@@ -350,9 +382,13 @@ static enum wd_status start_tile(struct wd_lane *lane, struct wd_cuda_device *de
   error = error ? error : cudaMemcpyAsync(slot->device_in, in, size, cudaMemcpyHostToDevice, lane->stream);
   error = !error && slot->timed ? cudaEventRecord(slot->copied, lane->stream) : error;
   error = error ? error : launch(lane, slot, job, tile, on_device);
+  const uint64_t out_bytes = tile->elements * element_bytes;
+  if (!error && slot->out && slot->sum) {
+    error = wd_gpu_sum_launch(on_device, out_bytes, job->output, lane->sum_state, slot->sum, lane->stream);
+  }
   error = !error && slot->timed ? cudaEventRecord(slot->decoded, lane->stream) : error;
   if (!error && slot->out) {
-    error = cudaMemcpyAsync(slot->out, on_device, tile->elements * element_bytes, cudaMemcpyDeviceToHost, lane->stream);
+    error = cudaMemcpyAsync(slot->out, on_device, out_bytes, cudaMemcpyDeviceToHost, lane->stream);
   }
   error = error ? error : cudaEventRecord(slot->done, lane->stream);
   slot->job = job;

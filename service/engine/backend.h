@@ -19,7 +19,7 @@ enum wd_stage {
   WD_STAGE_TO_DEVICE,    // host memory to device memory
   WD_STAGE_DECODE,       // blocks to elements, or to statistics
   WD_STAGE_FROM_DEVICE,  // device memory to host memory
-  WD_STAGE_SUM,          // CRC, and the look for NaN and infinities
+  WD_STAGE_SUM,          // CRC, and the look for NaN and infinities, on the host; a GPU's are a part of its decoding
   WD_STAGES
 };
 

@@ -102,6 +102,7 @@ enum wd_status wd_backend_open(const char *device, uint32_t workers, uint32_t re
       .cpu = cpu,
       .automatic = automatic,
       .crc32c = wd_crc32c,
+      .crc32c_combine = wd_crc32c_combine,
       .any_special = wd_any_special,
       .swap_blocks = wd_swap_blocks,
       .warn = warn,

@@ -17,6 +17,7 @@ extern "C" {
 #include "service/formats/decode.h"
 #include "tests/formats/stream.h"
 }
+#include "cuda/sum.h"
 #include "cuda/weightd_cuda.h"
 
 #define GUARD 256
@@ -465,6 +466,83 @@ static void big() {
   }
 }
 
+// Finite values, but for one with an exponent of all ones at `special`, if that is not negative.
+static void fill_values(uint8_t *data, size_t n, int output, int64_t special) {
+  static const uint32_t exponents[] = {0x7c00, 0x7f80, 0x7f800000};
+  const size_t size = wd_output_bytes((wd_output)output);
+  for (size_t i = 0; i < n; i++) {
+    uint32_t value = (uint32_t)random_below(size == 2 ? 0x10000 : 0x100000000ull);
+    // The lowest bit of the exponent, which makes it finite or not.
+    const uint32_t low = exponents[output] & ~(exponents[output] << 1);
+    value = (int64_t)i == special ? value | exponents[output] : value & ~low;
+    memcpy(data + i * size, &value, size);
+  }
+}
+
+// Bit by bit, as RFC 3720 defines it.
+static uint32_t crc32c(const uint8_t *data, size_t size) {
+  uint32_t crc = ~0u;
+  for (size_t i = 0; i < size; i++) {
+    crc ^= data[i];
+    for (int bit = 0; bit < 8; bit++) {
+      crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+    }
+  }
+  return ~crc;
+}
+
+// CRC-32C of outputs of every length that segments, steps and words can end with, and whether all values are finite.
+static void sums() {
+  const size_t segment = 16384, longest = 5 * segment + 4096;
+  std::vector<size_t> counts;
+  for (size_t near : {(size_t)0, (size_t)4096, segment, 3 * segment, longest - 64}) {
+    for (size_t bytes = near ? near - 20 : 0; bytes <= near + 20; bytes += 2) {
+      counts.push_back(bytes);
+    }
+  }
+  for (size_t bytes : {((size_t)1 << 20) - 2, (size_t)1 << 20, ((size_t)1 << 20) + 2}) {
+    counts.push_back(bytes);
+  }
+  buffer data(stage_bytes);
+  wd_gpu_sum_state *state;
+  wd_gpu_sum *sum;
+  CHECK(cudaMalloc(&state, sizeof *state));
+  CHECK(cudaMemset(state, 0, sizeof *state));
+  CHECK(cudaHostAlloc(&sum, sizeof *sum, cudaHostAllocDefault));
+  for (int output = 0; output < WD_DECODED_OUTPUTS; output++) {
+    for (size_t bytes : counts) {
+      const size_t n = bytes / wd_output_bytes((wd_output)output), size = n * wd_output_bytes((wd_output)output);
+      if (n == 0) {
+        continue;
+      }
+      for (int64_t special : {(int64_t)-1, (int64_t)0, (int64_t)n - 1, (int64_t)random_below(n)}) {
+        fill_values(data.host.data(), n, output, special);
+        CHECK(cudaMemset(data.device, 0xff, stage_bytes));  // what must not be looked at is NaN
+        CHECK(cudaMemcpy(data.device, data.host.data(), size, cudaMemcpyHostToDevice));
+        *sum = {};
+        CHECK(wd_gpu_sum_launch(data.device, size, output, state, sum, 0));
+        CHECK(cudaDeviceSynchronize());
+        const uint32_t want = crc32c(data.host.data(), size);
+        if (sum->crc32c != want || (sum->special != 0) != (special >= 0)) {
+          fail("output %d, %zu bytes: CRC-32C %08x, not %08x; a special value at %lld: %s", output, size, sum->crc32c,
+               want, (long long)special, sum->special ? "found" : "none found");
+        }
+        compared += n;
+      }
+    }
+  }
+  for (int output : {-1, (int)WD_OUT_STORED}) {
+    if (wd_gpu_sum_launch(data.device, 16, output, state, sum, 0) != cudaErrorInvalidValue) {
+      fail("output %d is summed", output);
+    }
+  }
+  if (wd_gpu_sum_launch(data.device, 0, WD_OUT_F16, state, sum, 0) != cudaErrorInvalidValue) {
+    fail("nothing is summed");
+  }
+  CHECK(cudaFree(state));
+  CHECK(cudaFreeHost(sum));
+}
+
 static const struct {
   const char *name;
   void (*run)();
@@ -476,6 +554,7 @@ static const struct {
              {"pieces", pieces, true},
              {"factors", factors, true},
              {"names_and_refusals", names_and_refusals, false},
+             {"sums", sums, true},
              {"big", big, false}};
 
 int main(int argc, char **argv) {
