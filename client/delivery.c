@@ -36,14 +36,14 @@ static Weightd__V1__Range range_of(const struct wd_plan *plan, const struct wd_s
 static size_t batch_size(const struct wd_plan *plan, const struct wd_span *spans, size_t most) {
   Weightd__V1__OutputType output = plan->items[spans[0].item].output;
   size_t bytes = 0, n = 0;
-  while (n < most && plan->items[spans[n].item].output == output) {
+  do {
     Weightd__V1__Range range = range_of(plan, &spans[n]);
     bytes += 5 + varint_bytes(range.tensor_index) + varint_bytes(range.begin) + varint_bytes(range.end);
     if (bytes > REQUEST_BYTES && n > 0) {
       break;
     }
     n++;
-  }
+  } while (n < most && plan->items[spans[n].item].output == output);
   return n;
 }
 
