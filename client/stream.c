@@ -33,7 +33,8 @@ struct server {
 struct run {
   const struct wd_stream_job *job;
   struct wd_queue *queue;
-  atomic_bool stop;  // ends the calls under way
+  atomic_bool stop;        // ends the calls under way
+  atomic_bool one_by_one;  // nothing is asked ahead any more
   pthread_mutex_t mutex;
   pthread_cond_t ended;  // no thread is running
   struct server *servers;
@@ -158,6 +159,26 @@ static void give_back(struct worker *w, struct wd_delivery *delivery) {
   wd_queue_return(w->run->queue, delivery->piece.list, delivery->piece.n);
 }
 
+// Delivers a piece but for its last bytes. One that was started ahead may have been refused, because the server had no
+// room for a stream more: it is asked for again, now that the one before is over, and no piece is from then on asked
+// for ahead.
+static enum wd_status deliver_most(struct worker *w, struct wd_connection *connection, struct wd_delivery *now,
+                                   bool started, struct wd_error *err) {
+  const struct wd_wanted *wanted = &w->run->job->wanted;
+  uint64_t before = w->tally.counts.bytes;
+  enum wd_status status = started ? wd_delivery_run(now, ASK_AHEAD, err) : WD_OK;
+  bool refused = started && status == WD_RESOURCE_EXHAUSTED && w->tally.counts.bytes == before;
+  if (refused) {
+    atomic_store(&w->run->one_by_one, true);
+    wd_delivery_end(now);
+  }
+  if (refused || !started) {
+    status = wd_delivery_start(now, wanted, connection, &w->tally, err);
+    status = status ? status : wd_delivery_run(now, ASK_AHEAD, err);
+  }
+  return status;
+}
+
 // Delivers piece after piece until there are no more, which is WD_OK, or the server fails.
 static enum wd_status deliver(struct worker *w, struct wd_connection *connection, struct wd_error *err) {
   struct wd_queue *queue = w->run->queue;
@@ -167,9 +188,8 @@ static enum wd_status deliver(struct worker *w, struct wd_connection *connection
   bool started = false;
   while (!status && (started || wd_queue_take(queue, &now->piece))) {
     uint64_t before = w->tally.counts.bytes;
-    status = started ? WD_OK : wd_delivery_start(now, wanted, connection, &w->tally, err);
-    status = status ? status : wd_delivery_run(now, ASK_AHEAD, err);
-    started = !status && wd_queue_try(queue, &next->piece);
+    status = deliver_most(w, connection, now, started, err);
+    started = !status && !atomic_load(&w->run->one_by_one) && wd_queue_try(queue, &next->piece);
     status = started ? wd_delivery_start(next, wanted, connection, &w->tally, err) : status;
     status = status ? status : wd_delivery_run(now, 0, err);
     if (status && started) {

@@ -115,6 +115,15 @@ def test_each_delivers_a_part(three, tmp_path, connections):
     check(out, three[0])
 
 
+def test_no_room_to_ask_ahead(serve, root, tmp_path):
+    """A server that has room for the connections and no more refuses what is asked ahead, and nobody is told."""
+    server = serve(root, "--max-streams", "2", expect=None)
+    out = tmp_path / "x.safetensors"
+    done = run("fetch", "big.gguf", "--out", out, "--connections", "2", address=server.address)
+    assert done.stderr == ""
+    check(out, server)
+
+
 def test_verify_uses_them_too(three, tmp_path):
     out = tmp_path / "x.safetensors"
     run("fetch", "big.gguf", "--out", out, address=three[0].address)
