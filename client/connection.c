@@ -5,10 +5,12 @@
 #include <ctype.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
+#include <grpc/support/sync.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/connection_private.h"
 #include "service/base/checked.h"
@@ -81,6 +83,45 @@ static char *make_target(const char *address, bool *loopback) {
   return target;
 }
 
+enum { WAITERS = 2 };
+
+struct busy_lock {
+  gpr_mu mutex;
+  atomic_int waiters;  // that are about to wait for it
+};
+
+static void *wait_for_lock(void *context) {
+  struct busy_lock *lock = context;
+  atomic_fetch_add(&lock->waiters, 1);
+  gpr_mu_lock(&lock->mutex);
+  gpr_mu_unlock(&lock->mutex);
+  return NULL;
+}
+
+// gRPC 1.51 takes a lock between connect() and its look at errno. The first thread of a process that waits for a lock
+// as the second one has Abseil look for the processor's frequency, in a file that few machines have: if that thread was
+// connecting, it fails with "No such file or directory". So some thread that connects to nothing waits so before.
+static void warm_locks(void) {
+  struct busy_lock lock = {.waiters = 0};
+  pthread_t threads[WAITERS];
+  int n = 0;
+  gpr_mu_init(&lock.mutex);
+  gpr_mu_lock(&lock.mutex);
+  while (n < WAITERS && pthread_create(&threads[n], NULL, wait_for_lock, &lock) == 0) {
+    n++;
+  }
+  bool waiting = false;  // and have had the time to fall asleep
+  for (int tries = 0; !waiting && tries < 10; tries++) {
+    waiting = atomic_load(&lock.waiters) == n;
+    nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  }
+  gpr_mu_unlock(&lock.mutex);
+  while (n > 0) {
+    pthread_join(threads[--n], NULL);
+  }
+  gpr_mu_destroy(&lock.mutex);
+}
+
 // gRPC is started by the first connection and never taken down again, because that takes milliseconds each time: the
 // process ends without it (main.c).
 static void start_grpc(void) {
@@ -92,6 +133,7 @@ static void start_grpc(void) {
   // for both sides. (Experiments of gRPC 1.51; others pass over names that they do not know.)
   setenv("GRPC_EXPERIMENTS", "tcp_read_chunks,tcp_frame_size_tuning,tcp_rcv_lowat", 0);
   grpc_init();
+  warm_locks();
 }
 
 // What a channel is made of: its target, which is the caller's to free, and its credentials.
