@@ -127,7 +127,8 @@ static void warm_locks(void) {
 static void start_grpc(void) {
   // The library's own log would tell again what our messages tell. Asked for by name, it comes.
   setenv("GRPC_VERBOSITY", "NONE", 0);
-  // Each connection's thread polls its own socket, instead of all of them taking turns at one epoll set.
+  // Whoever waits for a call polls its connection's socket alone, for the connection's other calls too, instead of all
+  // of them taking turns at one epoll set.
   setenv("GRPC_POLL_STRATEGY", "poll", 0);
   // A frame is received as a whole, into slices of 64 KiB, rather than as soon as any of it is there: a tenth less work
   // for both sides. (Experiments of gRPC 1.51; others pass over names that they do not know.)

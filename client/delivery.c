@@ -303,7 +303,9 @@ enum wd_status wd_delivery_start(struct wd_delivery *d, const struct wd_wanted *
 enum wd_status wd_delivery_run(struct wd_delivery *d, uint64_t leave, struct wd_error *err) {
   struct wd_arena arena = {0};
   enum wd_status status = WD_OK;
-  while (!status && (d->call || d->next < d->piece.n) && (leave == 0 || d->left > leave)) {
+  // With something left the last batch is under way, so that who goes on to another piece has asked for all of this
+  // one.
+  while (!status && (d->call || d->next < d->piece.n) && (leave == 0 || d->left > leave || d->asked < d->piece.n)) {
     status = d->call ? take_message(d, &arena, err) : ask(d, err);
     if (arena.blocks) {
       wd_arena_reset(&arena);
@@ -321,9 +323,11 @@ void wd_delivery_end(struct wd_delivery *d) {
     span->begin = d->at;
     // One that has all its bytes but no summary is delivered: every chunk's CRC was right.
     d->next += span->begin == span->end;
+    d->started = false;
   }
   d->piece.n -= d->next;
   memmove(d->piece.list, d->piece.list + d->next, d->piece.n * sizeof *d->piece.list);
+  d->next = d->asked = 0;
 }
 
 void wd_delivery_free(struct wd_delivery *d) {

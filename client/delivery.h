@@ -63,17 +63,18 @@ struct wd_delivery {
   bool started;          // its first chunk was seen
   uint64_t at;           // its byte that is due
   uint32_t crc32c;       // of what was delivered of it
-  uint64_t left;         // bytes of the piece
+  uint64_t left;         // bytes of the piece that are to come
 };
 
 // Asks for the piece, which has a span at least, and waits for nothing. wd_delivery_end follows in any case.
 enum wd_status wd_delivery_start(struct wd_delivery *delivery, const struct wd_wanted *wanted,
                                  struct wd_connection *connection, struct wd_tally *tally, struct wd_error *err);
 
-// Takes what comes until no more than `leave` bytes are to come; with 0, until the server has ended its answer well.
+// Takes what comes until no more than `leave` bytes are to come, all of them asked for; with 0, until the server has
+// ended its answer well.
 enum wd_status wd_delivery_run(struct wd_delivery *delivery, uint64_t leave, struct wd_error *err);
 
-// Ends what is under way. The piece is then what was not delivered of it, in order.
+// Ends what is under way. The piece is then what was not delivered of it, in order, and may be started again.
 void wd_delivery_end(struct wd_delivery *delivery);
 
 void wd_delivery_free(struct wd_delivery *delivery);

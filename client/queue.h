@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What of a transfer nobody has taken yet, shared by the threads that fetch it.
 //
-// A thread takes a piece, and when it is delivered the next, so that a slow server comes to take fewer. One that fails
-// puts back what it has not delivered, and the others find it there; for that they wait as long as a piece is out.
-// Pieces shrink as the end comes near, but not below what makes a request worth its while; a queue of one taker is one
-// piece, or as few as there can be.
+// A thread takes a piece, and when it is delivered, or nearly so, the next, so that a slow server comes to take fewer.
+// One that fails puts back what it has not delivered, and the others find it there; for that they wait as long as a
+// piece is out. Pieces shrink as the end comes near, but not below what makes a request worth its while; a queue of one
+// taker is one piece, or as few as there can be.
 #ifndef WD_CLIENT_QUEUE_H
 #define WD_CLIENT_QUEUE_H
 

@@ -12,6 +12,7 @@
 #include "client/output.h"
 #include "client/queue.h"
 #include "service/base/checked.h"
+#include "service/base/clock.h"
 
 #define TRIES 5  // failures in a row after which a connection is without hope
 #define FIRST_WAIT_MS 250
@@ -20,6 +21,9 @@
 // What of a piece is still to come when the next is asked for: enough for a server to open it and decode its first
 // chunks meanwhile.
 #define ASK_AHEAD ((uint64_t)8 << 20)
+#define AHEAD_MS 1000       // most that they may take
+#define REFUSALS 5          // in a row, of one piece, that are not failures
+#define REFUSED_WAIT_MS 20  // until it is asked for again
 
 enum health { WELL, LOST, GIVEN_UP };
 
@@ -33,8 +37,9 @@ struct server {
 struct run {
   const struct wd_stream_job *job;
   struct wd_queue *queue;
-  atomic_bool stop;        // ends the calls under way
-  atomic_bool one_by_one;  // nothing is asked ahead any more
+  atomic_bool stop;         // ends the calls under way
+  atomic_bool asked_ahead;  // some piece was
+  atomic_bool one_by_one;   // no more are
   pthread_mutex_t mutex;
   pthread_cond_t ended;  // no thread is running
   struct server *servers;
@@ -159,38 +164,60 @@ static void give_back(struct worker *w, struct wd_delivery *delivery) {
   wd_queue_return(w->run->queue, delivery->piece.list, delivery->piece.n);
 }
 
-// Delivers a piece but for its last bytes. One that was started ahead may have been refused, because the server had no
-// room for a stream more: it is asked for again, now that the one before is over, and no piece is from then on asked
-// for ahead.
+// Delivers a piece but for its last bytes; all of a small one, so that no thread takes two before it has one. What is
+// asked for ahead may have taken the server's last room for a stream, and then it or what another thread asks for in
+// its turn is refused: from then on nothing is asked for ahead, and what was refused is asked for again, as the room
+// comes back.
 static enum wd_status deliver_most(struct worker *w, struct wd_connection *connection, struct wd_delivery *now,
                                    bool started, struct wd_error *err) {
-  const struct wd_wanted *wanted = &w->run->job->wanted;
-  uint64_t before = w->tally.counts.bytes;
-  enum wd_status status = started ? wd_delivery_run(now, ASK_AHEAD, err) : WD_OK;
-  bool refused = started && status == WD_RESOURCE_EXHAUSTED && w->tally.counts.bytes == before;
-  if (refused) {
-    atomic_store(&w->run->one_by_one, true);
+  struct run *run = w->run;
+  const uint64_t before = w->tally.counts.bytes;
+  const uint64_t leave = wd_spans_bytes(&now->piece) > ASK_AHEAD ? ASK_AHEAD : 0;
+  for (unsigned tries = 0;; tries++) {
+    enum wd_status status = WD_OK;
+    if (!started) {
+      status = wd_delivery_start(now, &run->job->wanted, connection, &w->tally, err);
+    }
+    status = status ? status : wd_delivery_run(now, leave, err);
+    bool refused = status == WD_RESOURCE_EXHAUSTED && w->tally.blame == WD_BLAME_SERVER &&
+                   w->tally.counts.bytes == before && atomic_load(&run->asked_ahead);
+    if (!refused || tries == REFUSALS) {
+      return status;
+    }
+    atomic_store(&run->one_by_one, true);
     wd_delivery_end(now);
+    started = false;
+    if (wd_queue_sleep(run->queue, REFUSED_WAIT_MS)) {
+      return status;
+    }
   }
-  if (refused || !started) {
-    status = wd_delivery_start(now, wanted, connection, &w->tally, err);
-    status = status ? status : wd_delivery_run(now, ASK_AHEAD, err);
-  }
-  return status;
+}
+
+// Whether a piece of which so many bytes came in so many ms is to be followed by one asked for ahead. Not where its
+// last bytes take long: the server would take the next one's reader, who waits for them, for one that has stalled.
+static bool is_for_ahead(const struct run *run, uint64_t bytes, uint64_t ms) {
+  return !atomic_load(&run->one_by_one) && bytes * AHEAD_MS >= ASK_AHEAD * ms;
 }
 
 // Delivers piece after piece until there are no more, which is WD_OK, or the server fails.
 static enum wd_status deliver(struct worker *w, struct wd_connection *connection, struct wd_error *err) {
-  struct wd_queue *queue = w->run->queue;
-  const struct wd_wanted *wanted = &w->run->job->wanted;
+  struct run *run = w->run;
   struct wd_delivery *now = &w->deliveries[0], *next = &w->deliveries[1];
   enum wd_status status = WD_OK;
   bool started = false;
-  while (!status && (started || wd_queue_take(queue, &now->piece))) {
-    uint64_t before = w->tally.counts.bytes;
+  while (!status && (started || wd_queue_take(run->queue, &now->piece))) {
+    const uint64_t before = w->tally.counts.bytes, begin_ms = wd_now_ms();
     status = deliver_most(w, connection, now, started, err);
-    started = !status && !atomic_load(&w->run->one_by_one) && wd_queue_try(queue, &next->piece);
-    status = started ? wd_delivery_start(next, wanted, connection, &w->tally, err) : status;
+    started = !status && is_for_ahead(run, w->tally.counts.bytes - before, wd_now_ms() - begin_ms) &&
+              wd_queue_try(run->queue, &next->piece);
+    if (started) {
+      struct wd_error later;  // what fails now will again when it is the piece's turn
+      atomic_store(&run->asked_ahead, true);
+      if (wd_delivery_start(next, &run->job->wanted, connection, &w->tally, &later)) {
+        give_back(w, next);
+        started = false;
+      }
+    }
     status = status ? status : wd_delivery_run(now, 0, err);
     if (status && started) {
       give_back(w, next);

@@ -6,8 +6,8 @@
 //
 // A job is cut into tiles, which use the two slots in turn: while a tile is on the device and on the bus, the next one
 // is read from the file. What goes back to the host is summed on the device before it does (sum.cu), or by the worker
-// where memory is not pinned. The lanes of different workers overlap on the device by themselves, each being a stream
-// of its own.
+// where the sum itself has no pinned memory to come to. The lanes of different workers overlap on the device by
+// themselves, each being a stream of its own.
 //
 // The last tiles of statistics are not waited for: the worker goes on to read the next job's first, and ends the job
 // before it when those are on their way, or when there is nothing else to do.
@@ -49,9 +49,9 @@ struct slot {
   float *device_factors;
   cudaEvent_t begin;    // before the copy to the device …
   cudaEvent_t copied;   // … behind it …
-  cudaEvent_t decoded;  // … behind the kernel …
+  cudaEvent_t decoded;  // … behind the kernel and the sum …
   cudaEvent_t done;     // … and behind the copy back
-  // The tile that is under way: `elements` of a job, with output at `out` to be summed when `done` has passed.
+  // The tile that is under way: `elements` of a job, with output at `out` when `done` has passed.
   struct wd_job *job;
   uint8_t *out;
   uint64_t elements;

@@ -4,8 +4,7 @@
 // from anywhere, if what it got is multiplied by the right power of x before all is added up:
 //
 //   segment (a block's)   16 KiB: 4 steps of 4 KiB, in each of which a thread has 16 bytes, next to its neighbours'
-//   thread                a[k] = a[k]·x^(8·4096) + word k of the step, for k = 0 … 3   (Horner; tables in shared
-//   memory)
+//   thread                a[k] = a[k]·x^(8·4096) + word k of the step, for k = 0 … 3   (Horner, by tables)
 //                         ((a[0]·x^32 + a[1])·x^32 + a[2])·x^32 + a[3], times what the threads behind it stand for
 //   block                 the sum of its threads, times what the segments behind it stand for
 //   the last block done   divides by x^(8·padding), since the last segment was filled up with zeros

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import json
 import os
+import pathlib
 import signal
 import subprocess
 
@@ -122,6 +123,18 @@ def test_no_room_to_ask_ahead(serve, root, tmp_path):
     done = run("fetch", "big.gguf", "--out", out, "--connections", "2", address=server.address)
     assert done.stderr == ""
     check(out, server)
+
+
+@pytest.mark.skipif(not FULL, reason="takes 20 s; with --full")
+def test_slow_wire(serve, root, tmp_path):
+    """Nothing is asked ahead where the last bytes of a piece take long: its reader would seem to have stalled."""
+    slow = tmp_path / "slow.so"
+    source = pathlib.Path(__file__).parents[2] / "bench" / "slow.c"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", slow, source, "-ldl", "-lpthread"], check=True)
+    server = serve(root, "--stall-timeout", "3s", expect=None,
+                   env={"LD_PRELOAD": str(slow), "SLOW_SEND": "5000000", "ASAN_OPTIONS": "verify_asan_link_order=0"})
+    done = run("fetch", "big.gguf", "--out", tmp_path / "x.safetensors", "--connections", "2", address=server.address)
+    assert done.stderr == ""
 
 
 def test_verify_uses_them_too(three, tmp_path):
