@@ -37,7 +37,8 @@ enum wd_status wd_queue_create(const struct wd_plan *plan, const struct wd_spans
   q->plan = plan;
   q->takers = takers;
   q->left_bytes = wd_spans_bytes(spans);
-  q->least = wd_min_u64(WD_PIECE_LEAST, q->left_bytes / takers + (q->left_bytes % takers != 0));
+  uint64_t share = q->left_bytes / takers + (q->left_bytes % takers != 0);
+  q->least = share > WD_PIECE_SHARE ? WD_PIECE_LEAST : share;
   pthread_mutex_init(&q->mutex, NULL);
   pthread_cond_init(&q->changed, NULL);
   *queue = q;

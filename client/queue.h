@@ -3,8 +3,8 @@
 //
 // A thread takes a piece, and when it is delivered, or nearly so, the next, so that a slow server comes to take fewer.
 // One that fails puts back what it has not delivered, and the others find it there; for that they wait as long as a
-// piece is out. Pieces shrink as the end comes near, but not below what makes a request worth its while; a queue of one
-// taker is one piece, or as few as there can be.
+// piece is out. Pieces shrink as the end comes near, but not below what makes a request worth its while. Where there is
+// not much for each taker they are equal shares; a queue of one taker is one piece, or as few as there can be.
 #ifndef WD_CLIENT_QUEUE_H
 #define WD_CLIENT_QUEUE_H
 
@@ -14,9 +14,10 @@
 #include "client/plan.h"
 #include "service/base/error.h"
 
-// Most and least bytes of a piece; the least only where every taker finds so much.
+// Most and least bytes of a piece, and the most that a taker's equal share may have to be a piece.
 #define WD_PIECE_MOST ((uint64_t)256 << 20)
 #define WD_PIECE_LEAST ((uint64_t)16 << 20)
+#define WD_PIECE_SHARE ((uint64_t)64 << 20)
 // Most spans of a piece: a request names each, and a server takes 16 MiB of request, unpacked.
 #define WD_PIECE_SPANS 65536
 

@@ -101,7 +101,7 @@ static void sizes(void **state) {
       uint64_t sum = 0, before = UINT64_MAX / 2, n = 0;
       plan_items(&plan, items, scale);
       struct wd_queue *queue = create(&plan, takers);
-      uint64_t share = plan.bytes / takers + 1, least = share < WD_PIECE_LEAST ? share : WD_PIECE_LEAST;
+      uint64_t share = plan.bytes / takers + 1, least = share > WD_PIECE_SHARE ? WD_PIECE_LEAST : share;
       while (wd_queue_take(queue, &piece)) {
         uint64_t bytes = wd_spans_bytes(&piece);
         sum += bytes;
@@ -112,7 +112,7 @@ static void sizes(void **state) {
         wd_queue_return(queue, NULL, 0);
       }
       assert_true(sum == plan.bytes && wd_queue_complete(queue));
-      assert_true(plan.bytes > WD_PIECE_LEAST || n <= takers);
+      assert_true(share > WD_PIECE_SHARE || n <= takers);
       wd_queue_free(queue);
     }
   }
