@@ -5,9 +5,9 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "service/base/checked.h"
+#include "service/base/clock.h"
 
 struct wd_queue {
   const struct wd_plan *plan;
@@ -137,11 +137,7 @@ void wd_queue_return(struct wd_queue *q, const struct wd_span *rest, size_t n) {
 }
 
 bool wd_queue_sleep(struct wd_queue *q, uint64_t ms) {
-  struct timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  uint64_t ns = (uint64_t)until.tv_nsec + ms % 1000 * 1000000;
-  until.tv_sec += (time_t)(ms / 1000 + ns / 1000000000);
-  until.tv_nsec = (long)(ns % 1000000000);
+  const struct timespec until = wd_ms_from_now(ms);
   pthread_mutex_lock(&q->mutex);
   int rc = 0;
   while (!is_over(q) && rc == 0) {

@@ -320,11 +320,7 @@ static enum wd_status start(struct run *run, struct worker *workers, unsigned n,
 
 // Waits for the threads to end, or for a tick. Whether they have.
 static bool have_ended(struct run *run) {
-  struct timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_nsec += TICK_MS * 1000000;
-  until.tv_sec += until.tv_nsec / 1000000000;
-  until.tv_nsec %= 1000000000;
+  const struct timespec until = wd_ms_from_now(TICK_MS);
   pthread_mutex_lock(&run->mutex);
   if (run->running) {
     pthread_cond_clockwait(&run->ended, &run->mutex, CLOCK_MONOTONIC, &until);

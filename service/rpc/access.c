@@ -179,11 +179,7 @@ static void *reload_main(void *argument) {
   struct wd_access *access = argument;
   pthread_mutex_lock(&access->lock);
   while (!access->stopping) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += (long)LOOK_MS * 1000000;
-    at.tv_sec += at.tv_nsec / 1000000000;
-    at.tv_nsec %= 1000000000;
+    const struct timespec at = wd_ms_from_now(LOOK_MS);
     if (pthread_cond_timedwait(&access->tick, &access->lock, &at) == 0) {
       continue;
     }

@@ -182,11 +182,7 @@ void *wd_timer_main(void *argument) {
   while (!server->stopping) {
     pthread_mutex_unlock(&server->lock);
     cut_stalled(server, message);
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += TIMER_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
+    const struct timespec until = wd_ms_from_now(TIMER_MS);
     pthread_mutex_lock(&server->lock);
     if (!server->stopping) {
       pthread_cond_timedwait(&server->tick, &server->lock, &until);

@@ -25,8 +25,9 @@ void wd_histogram_observe(struct wd_histogram *histogram, const struct wd_bucket
   while (i < buckets->n && ns > buckets->edges_ns[i]) {
     i++;
   }
-  atomic_fetch_add_explicit(&histogram->counts[i], 1, memory_order_relaxed);
+  // In this order: whoever sees it counted finds it in the sum.
   atomic_fetch_add_explicit(&histogram->sum_ns, ns, memory_order_relaxed);
+  atomic_fetch_add_explicit(&histogram->counts[i], 1, memory_order_release);
 }
 
 // ---- Exposition
@@ -147,9 +148,7 @@ void wd_expose_histogram(struct wd_exposition *e, const struct wd_buckets *bucke
                          const struct wd_histogram *histogram, ...) {
   va_list labels;
   va_list again;
-  // Read first, so that it holds no more than the buckets; the count is their sum, so that these two always agree.
-  uint64_t sum_ns = atomic_load_explicit(&histogram->sum_ns, memory_order_relaxed);
-  uint64_t count = 0;
+  uint64_t count = 0;  // the buckets' sum, so that these always agree
   va_start(labels, histogram);
   for (size_t i = 0; i <= buckets->n; i++) {
     char le[32] = "+Inf";
@@ -157,13 +156,15 @@ void wd_expose_histogram(struct wd_exposition *e, const struct wd_buckets *bucke
       double edge = (double)buckets->edges_ns[i] / 1e9;
       snprintf(le, sizeof le, edge == (double)(uint64_t)edge ? "%.1f" : "%g", edge);
     }
-    count += atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
+    count += atomic_load_explicit(&histogram->counts[i], memory_order_acquire);
     fprintf(e->out, "%s_bucket", e->name);
     va_copy(again, labels);
     put_labels(e->out, again, le);
     va_end(again);
     fprintf(e->out, " %" PRIu64 "\n", count);
   }
+  // Read last, so that it holds all that the buckets do.
+  uint64_t sum_ns = atomic_load_explicit(&histogram->sum_ns, memory_order_relaxed);
   fprintf(e->out, "%s_sum", e->name);
   va_copy(again, labels);
   put_labels(e->out, again, NULL);

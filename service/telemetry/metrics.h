@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Metrics: histograms to count into, and the text that Prometheus reads.
 //
-// There is no registry. What happens is counted where it happens, in relaxed atomics that GetServerInfo reads too; when
+// There is no registry. What happens is counted where it happens, in atomics that GetServerInfo reads too; when
 // somebody asks for the metrics, each part of the program writes its own into a wd_exposition (rpc/metrics.c,
 // telemetry/process.c, telemetry/nvml.c). So counting takes no lock, and what is not asked for costs nothing.
 //
