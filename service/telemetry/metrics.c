@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "service/base/text.h"
 
@@ -25,9 +26,33 @@ void wd_histogram_observe(struct wd_histogram *histogram, const struct wd_bucket
   while (i < buckets->n && ns > buckets->edges_ns[i]) {
     i++;
   }
-  // In this order: whoever sees it counted finds it in the sum.
-  atomic_fetch_add_explicit(&histogram->sum_ns, ns, memory_order_relaxed);
-  atomic_fetch_add_explicit(&histogram->counts[i], 1, memory_order_release);
+  histogram->begun++;
+  histogram->sum_ns += ns;
+  histogram->counts[i]++;
+  histogram->ended++;
+}
+
+struct snapshot {
+  uint64_t sum_ns;
+  uint64_t counts[WD_BUCKETS_MOST + 1];
+};
+
+// What a histogram held at one moment: when as many durations had begun after all was read as had ended before, none
+// was half counted meanwhile. Counting takes nanoseconds of a piece of work, so that hardly a second look is needed.
+static void take_snapshot(const struct wd_histogram *histogram, const struct wd_buckets *buckets,
+                          struct snapshot *snapshot) {
+  for (;;) {
+    uint64_t ended = histogram->ended;
+    snapshot->sum_ns = histogram->sum_ns;
+    for (size_t i = 0; i <= buckets->n; i++) {
+      snapshot->counts[i] = histogram->counts[i];
+    }
+    if (histogram->begun == ended) {
+      return;
+    }
+    // Asleep, so that a thread that was stopped halfway runs. A yield is no more than a wish.
+    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+  }
 }
 
 // ---- Exposition
@@ -148,7 +173,9 @@ void wd_expose_histogram(struct wd_exposition *e, const struct wd_buckets *bucke
                          const struct wd_histogram *histogram, ...) {
   va_list labels;
   va_list again;
-  uint64_t count = 0;  // the buckets' sum, so that these always agree
+  uint64_t count = 0;
+  struct snapshot now;
+  take_snapshot(histogram, buckets, &now);
   va_start(labels, histogram);
   for (size_t i = 0; i <= buckets->n; i++) {
     char le[32] = "+Inf";
@@ -156,20 +183,18 @@ void wd_expose_histogram(struct wd_exposition *e, const struct wd_buckets *bucke
       double edge = (double)buckets->edges_ns[i] / 1e9;
       snprintf(le, sizeof le, edge == (double)(uint64_t)edge ? "%.1f" : "%g", edge);
     }
-    count += atomic_load_explicit(&histogram->counts[i], memory_order_acquire);
+    count += now.counts[i];
     fprintf(e->out, "%s_bucket", e->name);
     va_copy(again, labels);
     put_labels(e->out, again, le);
     va_end(again);
     fprintf(e->out, " %" PRIu64 "\n", count);
   }
-  // Read last, so that it holds all that the buckets do.
-  uint64_t sum_ns = atomic_load_explicit(&histogram->sum_ns, memory_order_relaxed);
   fprintf(e->out, "%s_sum", e->name);
   va_copy(again, labels);
   put_labels(e->out, again, NULL);
   va_end(again);
-  fprintf(e->out, " %" PRIu64 ".%09" PRIu64 "\n%s_count", sum_ns / S, sum_ns % S, e->name);
+  fprintf(e->out, " %" PRIu64 ".%09" PRIu64 "\n%s_count", now.sum_ns / S, now.sum_ns % S, e->name);
   put_labels(e->out, labels, NULL);
   va_end(labels);
   fprintf(e->out, " %" PRIu64 "\n", count);

@@ -29,11 +29,13 @@ extern const struct wd_buckets wd_request_buckets;  // whole requests: 5 ms to a
 
 // Durations. All zero is an empty one.
 struct wd_histogram {
+  atomic_uint_fast64_t begun;  // durations whose counting began, and those counted: see metrics.c
+  atomic_uint_fast64_t ended;
   atomic_uint_fast64_t sum_ns;
   atomic_uint_fast64_t counts[WD_BUCKETS_MOST + 1];  // of each bucket by itself
 };
 
-// Counts one duration. Any thread.
+// Counts one duration. Any thread; it waits for nobody.
 void wd_histogram_observe(struct wd_histogram *histogram, const struct wd_buckets *buckets, uint64_t ns);
 
 // ---- Exposition
@@ -58,6 +60,7 @@ void wd_expose(struct wd_exposition *exposition, enum wd_metric_type type, const
 // A sample of the metric begun last. The labels are pairs of name and value, up to a NULL; values may hold anything.
 void wd_expose_count(struct wd_exposition *exposition, uint64_t value, ...) __attribute__((sentinel));
 void wd_expose_number(struct wd_exposition *exposition, double value, ...) __attribute__((sentinel));
+// A histogram's buckets, sum and count are of one moment, however many threads count into it.
 void wd_expose_histogram(struct wd_exposition *exposition, const struct wd_buckets *buckets,
                          const struct wd_histogram *histogram, ...) __attribute__((sentinel));
 

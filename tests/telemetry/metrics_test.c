@@ -8,12 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
 static const struct wd_buckets two = {2, {1000000, 2000000000}};
 
-static char *text_of(bool openmetrics, void (*write)(struct wd_exposition *)) {
+// Not inlined, since GCC 12 then takes what points into the text for a pointer to the variable that held it.
+__attribute__((noinline)) static char *text_of(bool openmetrics, void (*write)(struct wd_exposition *)) {
   char *text;
   size_t size;
   struct wd_exposition *e = wd_exposition_create(openmetrics);
@@ -121,12 +123,55 @@ static void test_threads(void **state) {
   assert_int_equal(histogram.sum_ns, (uint64_t)THREADS * TIMES * (TIMES - 1) / 2 * 1000);
 }
 
+static void *observe_the_same(void *histogram) {
+  for (uint64_t i = 0; i < TIMES; i++) {
+    wd_histogram_observe(histogram, &wd_work_buckets, 1000000000);
+    if (i % 64 == 0) {
+      nanosleep(&(struct timespec){.tv_nsec = 1}, NULL);
+    }
+  }
+  return NULL;
+}
+
+static struct wd_histogram shared;
+
+static void write_shared(struct wd_exposition *e) {
+  wd_expose(e, WD_HISTOGRAM, "a", "A.");
+  wd_expose_histogram(e, &wd_work_buckets, &shared, NULL);
+}
+
+static void read_shared(const char *text, uint64_t *sum, uint64_t *count) {
+  char *rest;
+  const char *at = strstr(text, "a_sum ");
+  assert_non_null(at);
+  *sum = strtoull(at + strlen("a_sum "), &rest, 10);
+  *count = strtoull(rest + strlen(".000000000\na_count "), NULL, 10);
+}
+
+// Each duration is a second, so that in every text, whenever it was asked for, the sum is the count.
+static void test_one_moment(void **state) {
+  (void)state;
+  pthread_t threads[THREADS];
+  for (int i = 0; i < THREADS; i++) {
+    assert_int_equal(pthread_create(&threads[i], NULL, observe_the_same, &shared), 0);
+  }
+  uint64_t count = 0;
+  while (count < THREADS * TIMES) {
+    uint64_t sum;
+    char *text = text_of(false, write_shared);
+    read_shared(text, &sum, &count);
+    free(text);
+    assert_int_equal(sum, count);
+  }
+  for (int i = 0; i < THREADS; i++) {
+    pthread_join(threads[i], NULL);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_text),
-      cmocka_unit_test(test_escapes),
-      cmocka_unit_test(test_buckets_ascend),
-      cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_text),    cmocka_unit_test(test_escapes),    cmocka_unit_test(test_buckets_ascend),
+      cmocka_unit_test(test_threads), cmocka_unit_test(test_one_moment),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
