@@ -5,12 +5,10 @@
 // call; wait_for() runs the queue, which is also what reads the socket, until the flag it wants is up. A call is freed
 // only when every batch it started has answered.
 //
-// With ahead_messages a call has a thread, and that thread alone runs the queue from then on:
+// With ahead_messages a call has a receiver (client/receiver.h), whose thread alone runs the queue then.
 //
-//   receiver:  wait_for(received) ─► into the ring, or wait until there is room ─► … ─► the last one is NULL
-//   caller:    wd_call_next takes from the ring, or waits;  wd_call_end cancels the call and joins the receiver
-//
-// Taking bytes off the socket is then all that the receiver does, which is what bounds a connection.
+// A server that refuses the call because it is full for the moment says when to ask again (grpc-retry-pushback-ms, of
+// gRPC's retry design). wd_call_next does so for a while, as long as no message came: the same request, anew.
 #include "client/call.h"
 
 #include <grpc/byte_buffer.h>
@@ -19,30 +17,24 @@
 #include <grpc/slice.h>
 #include <grpc/support/time.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/connection_private.h"
 #include "client/interrupt.h"
 #include "client/output.h"
+#include "client/receiver.h"
+#include "service/base/checked.h"
 #include "service/base/cli.h"
 #include "service/base/clock.h"
+#include "service/base/text.h"
 #include "service/rpc/status.h"
 #include "service/telemetry/trace.h"
 
 #define POLL_MS 100  // how soon Ctrl-C is noticed while nothing arrives
-
-// Messages that were received and not yet asked for.
-struct receiver {
-  pthread_t thread;
-  pthread_mutex_t lock;
-  pthread_cond_t changed;
-  grpc_byte_buffer **ring;
-  uint32_t first, n;
-  bool ended;  // none follow
-  bool left;   // the caller wants no more
-};
+#define LEAST_PUSHBACK_MS 10
+#define REFUSED_MS 2000  // for how long a refused call is asked for again
 
 struct batch {
   bool running;
@@ -59,11 +51,16 @@ struct wd_call {
   grpc_status_code code;
   grpc_slice details;
   enum wd_status ended_by;  // why we cancelled it, or WD_OK
+  // To ask again; the request is dropped with the first message.
+  grpc_slice path;
+  grpc_byte_buffer *request;
+  uint64_t opened_ms;
+  uint64_t refused_ms;  // first refusal, or 0
   // The last message: the buffer, and a list of where its bytes are.
   grpc_byte_buffer *message;
   struct iovec *pieces;
   size_t pieces_room;
-  struct receiver *receiver;  // or NULL
+  struct wd_receiver *receiver;  // or NULL
 };
 
 static void start_batch(struct wd_call *call, const grpc_op *ops, size_t n_ops, struct batch *batch) {
@@ -80,6 +77,12 @@ static void cancel(struct wd_call *call, enum wd_status why) {
   }
 }
 
+// Whether nobody wants an answer any more.
+static bool is_unwanted(const struct wd_call *call) {
+  const atomic_bool *stop = call->connection->stop;
+  return wd_interrupted() || (stop && atomic_load_explicit(stop, memory_order_relaxed));
+}
+
 // Runs the queue until `batch` has answered.
 static void wait_for(struct wd_call *call, const struct batch *batch) {
   struct wd_connection *c = call->connection;
@@ -90,7 +93,7 @@ static void wait_for(struct wd_call *call, const struct batch *batch) {
     if (event.type == GRPC_OP_COMPLETE) {
       ((struct batch *)event.tag)->running = false;
     }
-    if (wd_interrupted() || (c->stop && atomic_load_explicit(c->stop, memory_order_relaxed))) {
+    if (is_unwanted(call)) {
       cancel(call, WD_CANCELLED);
     } else if (c->silence_ms && wd_now_ms() - begin >= c->silence_ms) {
       cancel(call, WD_DEADLINE_EXCEEDED);
@@ -114,90 +117,6 @@ static grpc_byte_buffer *receive(struct wd_call *call) {
   return message;
 }
 
-static void *receiver_main(void *argument) {
-  struct wd_call *call = argument;
-  pthread_setname_np(pthread_self(), "receive");
-  struct receiver *r = call->receiver;
-  const uint32_t room = call->connection->ahead_messages;
-  grpc_byte_buffer *message;
-  do {
-    message = receive(call);
-    pthread_mutex_lock(&r->lock);
-    while (message && r->n == room && !r->left) {
-      pthread_cond_wait(&r->changed, &r->lock);
-    }
-    if (message && !r->left) {
-      r->ring[(r->first + r->n++) % room] = message;
-    } else if (message) {
-      grpc_byte_buffer_destroy(message);
-    }
-    r->ended = !message;
-    pthread_cond_signal(&r->changed);
-    pthread_mutex_unlock(&r->lock);
-  } while (message);
-  return NULL;
-}
-
-static grpc_byte_buffer *take_received(struct wd_call *call) {
-  struct receiver *r = call->receiver;
-  grpc_byte_buffer *message = NULL;
-  pthread_mutex_lock(&r->lock);
-  while (r->n == 0 && !r->ended) {
-    pthread_cond_wait(&r->changed, &r->lock);
-  }
-  if (r->n) {
-    message = r->ring[r->first];
-    r->first = (r->first + 1) % call->connection->ahead_messages;
-    r->n--;
-    pthread_cond_signal(&r->changed);
-  }
-  pthread_mutex_unlock(&r->lock);
-  return message;
-}
-
-// A call whose receiver cannot be had does without.
-static void start_receiver(struct wd_call *call) {
-  struct receiver *r = calloc(1, sizeof *r);
-  grpc_byte_buffer **ring = calloc(call->connection->ahead_messages, sizeof *ring);
-  if (!r || !ring) {
-    goto fail;
-  }
-  r->ring = ring;
-  pthread_mutex_init(&r->lock, NULL);
-  pthread_cond_init(&r->changed, NULL);
-  call->receiver = r;
-  if (pthread_create(&r->thread, NULL, receiver_main, call) == 0) {
-    return;
-  }
-  call->receiver = NULL;
-  pthread_cond_destroy(&r->changed);
-  pthread_mutex_destroy(&r->lock);
-fail:
-  free(ring);
-  free(r);
-}
-
-static void end_receiver(struct wd_call *call) {
-  struct receiver *r = call->receiver;
-  pthread_mutex_lock(&r->lock);
-  r->left = true;
-  bool ended = r->ended;
-  pthread_cond_signal(&r->changed);
-  pthread_mutex_unlock(&r->lock);
-  if (!ended) {
-    grpc_call_cancel(call->call, NULL);
-  }
-  pthread_join(r->thread, NULL);
-  for (; r->n; r->n--, r->first = (r->first + 1) % call->connection->ahead_messages) {
-    grpc_byte_buffer_destroy(r->ring[r->first]);
-  }
-  pthread_cond_destroy(&r->changed);
-  pthread_mutex_destroy(&r->lock);
-  free(r->ring);
-  free(r);
-  call->receiver = NULL;
-}
-
 // The trace that this program was started in, by OpenTelemetry's convention: the server names it in its log. We record
 // no span of our own, so the caller's is the server's parent. Returns how many headers that makes.
 static size_t add_traceparent(struct wd_call *call, grpc_metadata *header) {
@@ -212,6 +131,57 @@ static size_t add_traceparent(struct wd_call *call, grpc_metadata *header) {
   return 1;
 }
 
+// Sends the request.
+static void open_call(struct wd_call *call) {
+  grpc_metadata headers[2];
+  size_t n_headers = 0;
+  if (call->connection->credentials.token_file) {
+    headers[n_headers++] =
+        (grpc_metadata){.key = grpc_slice_from_static_string("authorization"), .value = call->authorization};
+  }
+  n_headers += add_traceparent(call, &headers[n_headers]);
+  grpc_metadata_array_init(&call->first_metadata);
+  grpc_metadata_array_init(&call->last_metadata);
+  call->details = grpc_empty_slice();
+  call->opened_ms = wd_now_ms();
+  call->call = grpc_channel_create_call(call->connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, call->queue,
+                                        call->path, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+  grpc_op close = {
+      .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+      .data.recv_status_on_client = {&call->last_metadata, &call->code, &call->details, NULL},
+  };
+  grpc_byte_buffer *request = grpc_byte_buffer_copy(call->request);  // sending takes what is in it
+  grpc_op open[4] = {
+      {.op = GRPC_OP_SEND_INITIAL_METADATA, .data.send_initial_metadata = {.count = n_headers, .metadata = headers}},
+      {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = request},
+      {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+      {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &call->first_metadata},
+  };
+  start_batch(call, &close, 1, &call->closed);
+  start_batch(call, open, 4, &call->opened);
+  grpc_byte_buffer_destroy(request);
+  if (call->connection->ahead_messages) {
+    call->receiver = wd_receiver_start(receive, call, call->connection->ahead_messages);
+  }
+}
+
+// Ends what is still running, and waits for that.
+static void close_call(struct wd_call *call) {
+  if (call->receiver) {
+    wd_receiver_end(call->receiver, call->call);
+    call->receiver = NULL;
+  }
+  if (call->closed.running) {
+    grpc_call_cancel(call->call, NULL);
+  }
+  wait_for(call, &call->opened);
+  wait_for(call, &call->closed);
+  grpc_metadata_array_destroy(&call->first_metadata);
+  grpc_metadata_array_destroy(&call->last_metadata);
+  grpc_slice_unref(call->details);
+  grpc_call_unref(call->call);
+}
+
 enum wd_status wd_call_start(struct wd_connection *connection, const char *method, const ProtobufCMessage *request,
                              struct wd_call **out, struct wd_error *err) {
   grpc_slice authorization;
@@ -220,51 +190,28 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
     return status;
   }
   struct wd_call *call = calloc(1, sizeof *call);
-  size_t size = protobuf_c_message_get_packed_size(request);
-  grpc_slice payload = grpc_slice_malloc(size);
   if (!call) {
-    grpc_slice_unref(payload);
     grpc_slice_unref(authorization);
     return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory for a call");
   }
+  grpc_slice payload = grpc_slice_malloc(protobuf_c_message_get_packed_size(request));
   protobuf_c_message_pack(request, GRPC_SLICE_START_PTR(payload));
-  grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&payload, 1);
+  call->request = grpc_raw_byte_buffer_create(&payload, 1);
   grpc_slice_unref(payload);
-  grpc_slice path = grpc_slice_from_copied_string(method);
   call->connection = connection;
   call->queue = grpc_completion_queue_create_for_next(NULL);
-  call->details = grpc_empty_slice();
   call->authorization = authorization;
-  grpc_metadata headers[2];
-  size_t n_headers = 0;
-  if (connection->credentials.token_file) {
-    headers[n_headers++] =
-        (grpc_metadata){.key = grpc_slice_from_static_string("authorization"), .value = authorization};
-  }
-  n_headers += add_traceparent(call, &headers[n_headers]);
-  grpc_metadata_array_init(&call->first_metadata);
-  grpc_metadata_array_init(&call->last_metadata);
-  call->call = grpc_channel_create_call(connection->channel, NULL, GRPC_PROPAGATE_DEFAULTS, call->queue, path, NULL,
-                                        gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-  grpc_slice_unref(path);
-  grpc_op close = {
-      .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-      .data.recv_status_on_client = {&call->last_metadata, &call->code, &call->details, NULL},
-  };
-  grpc_op open[4] = {
-      {.op = GRPC_OP_SEND_INITIAL_METADATA, .data.send_initial_metadata = {.count = n_headers, .metadata = headers}},
-      {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer},
-      {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
-      {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &call->first_metadata},
-  };
-  start_batch(call, &close, 1, &call->closed);
-  start_batch(call, open, 4, &call->opened);
-  grpc_byte_buffer_destroy(buffer);
-  if (connection->ahead_messages) {
-    start_receiver(call);
-  }
+  call->path = grpc_slice_from_copied_string(method);
+  open_call(call);
   *out = call;
   return WD_OK;
+}
+
+static void drop_request(struct wd_call *call) {
+  if (call->request) {
+    grpc_byte_buffer_destroy(call->request);
+    call->request = NULL;
+  }
 }
 
 static void drop_message(struct wd_call *call) {
@@ -341,13 +288,58 @@ static bool list_pieces(struct wd_call *call, size_t *n_pieces) {
   return true;
 }
 
+// In how many ms the server may be asked again; false where it does not say, or asks for more than we wait.
+static bool find_pushback(const struct wd_call *call, uint64_t *ms) {
+  for (size_t i = 0; i < call->last_metadata.count; i++) {
+    const grpc_metadata *m = &call->last_metadata.metadata[i];
+    char text[12];
+    size_t size = GRPC_SLICE_LENGTH(m->value);
+    if (grpc_slice_str_cmp(m->key, "grpc-retry-pushback-ms") == 0 && size < sizeof text) {
+      memcpy(text, GRPC_SLICE_START_PTR(m->value), size);
+      text[size] = '\0';
+      return wd_parse_u64(text, 0, REFUSED_MS, ms);
+    }
+  }
+  return false;
+}
+
+// Whether the call, which is over, was refused for the moment, and is under way again.
+static bool ask_again(struct wd_call *call) {
+  uint64_t pushback;
+  if (!call->request || call->ended_by != WD_OK || !find_pushback(call, &pushback)) {
+    return false;
+  }
+  call->refused_ms = call->refused_ms ? call->refused_ms : wd_now_ms();
+  const uint64_t when = call->opened_ms + wd_max_u64(pushback, LEAST_PUSHBACK_MS);
+  if (when > call->refused_ms + REFUSED_MS) {
+    return false;
+  }
+  while (wd_now_ms() < when && !is_unwanted(call)) {
+    nanosleep(&(struct timespec){.tv_nsec = LEAST_PUSHBACK_MS * 1000000}, NULL);
+  }
+  if (is_unwanted(call)) {
+    call->ended_by = WD_CANCELLED;
+    return false;
+  }
+  close_call(call);
+  open_call(call);
+  return true;
+}
+
+bool wd_call_was_refused(const struct wd_call *call) {
+  return call->refused_ms != 0;
+}
+
 enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, size_t *n_pieces, struct wd_error *err) {
   static const struct iovec nothing = {NULL, 0};
   drop_message(call);
   *pieces = NULL;
   *n_pieces = 0;
-  call->message = call->receiver ? take_received(call) : receive(call);
+  do {
+    call->message = call->receiver ? wd_receiver_take(call->receiver) : receive(call);
+  } while (!call->message && ask_again(call));
   if (call->message) {
+    drop_request(call);
     if (!list_pieces(call, n_pieces)) {
       return wd_fail(err, WD_RESOURCE_EXHAUSTED, "no memory to read a message of the server");
     }
@@ -403,19 +395,10 @@ void wd_call_end(struct wd_call *call) {
     return;
   }
   drop_message(call);
-  if (call->receiver) {
-    end_receiver(call);
-  }
-  if (call->closed.running) {
-    grpc_call_cancel(call->call, NULL);
-  }
-  wait_for(call, &call->opened);
-  wait_for(call, &call->closed);
-  grpc_metadata_array_destroy(&call->first_metadata);
-  grpc_metadata_array_destroy(&call->last_metadata);
-  grpc_slice_unref(call->details);
+  drop_request(call);
+  close_call(call);
   grpc_slice_unref(call->authorization);
-  grpc_call_unref(call->call);
+  grpc_slice_unref(call->path);
   grpc_completion_queue_shutdown(call->queue);
   while (grpc_completion_queue_next(call->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
          GRPC_QUEUE_SHUTDOWN) {

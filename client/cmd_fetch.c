@@ -83,7 +83,8 @@ static const struct argp_option argp_options[] = {
      .key = OPT_AHEAD,
      .arg = "SIZE",
      .doc = "what the server may send before it is read, from 64KiB (default 1MiB, so that after a crash no more than "
-            "the chunk under way is sent twice; 16MiB for /dev/null)"},
+            "the chunk under way is sent twice, over several connections as much of the next piece; 16MiB for "
+            "/dev/null)"},
     {.name = "connections",
      .key = OPT_CONNECTIONS,
      .arg = "N",

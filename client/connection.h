@@ -19,7 +19,7 @@ struct wd_connection_config {
   const char *authority;       // the name that the server goes by, where the address is only one of a name's; or NULL
   uint64_t silence_ms;         // how long the server may take for its next message; 0: for ever
   uint64_t max_message_bytes;  // a longer message fails the call; 0: 4 MiB
-  uint64_t ahead_bytes;        // what the server may send before it was read; 0: 16 MiB or more
+  uint64_t ahead_bytes;        // what the server may send of a call before it was read; 0: 16 MiB or more
   uint32_t ahead_messages;     // what a thread of each call's own receives meanwhile; 0: no thread
   const atomic_bool *stop;     // when it turns true, calls end with CANCELLED; may be NULL
   struct wd_credentials_config credentials;

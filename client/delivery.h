@@ -59,6 +59,7 @@ struct wd_delivery {
   struct wd_connection *connection;
   struct wd_tally *tally;
   struct wd_call *call;  // under way, for the spans before `asked`, or NULL
+  bool refused;          // the server had no room for a call, for a moment at least
   size_t next, asked;    // next: the span whose chunk is due
   bool started;          // its first chunk was seen
   uint64_t at;           // its byte that is due

@@ -21,15 +21,15 @@
 // What of a piece is still to come when the next is asked for: enough for a server to open it and decode its first
 // chunks meanwhile.
 #define ASK_AHEAD ((uint64_t)8 << 20)
-#define AHEAD_MS 1000       // most that they may take
-#define REFUSALS 5          // in a row, of one piece, that are not failures
-#define REFUSED_WAIT_MS 20  // until it is asked for again
+#define AHEAD_MS 1000  // most that they may take
 
 enum health { WELL, LOST, GIVEN_UP };
 
-// A server as its threads see it. Under the run's mutex.
+// A server as its threads see it.
 struct server {
   struct wd_replica *replica;
+  atomic_bool one_by_one;  // it is asked for no piece ahead
+  // Under the run's mutex.
   enum health health, told;  // told: what the user last heard of it
   char reason[300];          // of the last failure
 };
@@ -37,9 +37,7 @@ struct server {
 struct run {
   const struct wd_stream_job *job;
   struct wd_queue *queue;
-  atomic_bool stop;         // ends the calls under way
-  atomic_bool asked_ahead;  // some piece was
-  atomic_bool one_by_one;   // no more are
+  atomic_bool stop;  // ends the calls under way
   pthread_mutex_t mutex;
   pthread_cond_t ended;  // no thread is running
   struct server *servers;
@@ -164,39 +162,36 @@ static void give_back(struct worker *w, struct wd_delivery *delivery) {
   wd_queue_return(w->run->queue, delivery->piece.list, delivery->piece.n);
 }
 
-// Delivers a piece but for its last bytes; all of a small one, so that no thread takes two before it has one. What is
-// asked for ahead may have taken the server's last room for a stream, and then it or what another thread asks for in
-// its turn is refused: from then on nothing is asked for ahead, and what was refused is asked for again, as the room
-// comes back.
+// Delivers a piece but for its last bytes; all of a small one, so that no thread takes two before it has one. Of a
+// piece that was asked for ahead the server may have cut the stream, because its reader took nothing while the last
+// bytes of the one before took longer than it was to be expected: that is no failure of the server's, which is asked
+// again. Nothing is asked ahead of a server any more that cut one, or that had no room for a stream, which may have
+// gone to what was asked for ahead.
 static enum wd_status deliver_most(struct worker *w, struct wd_connection *connection, struct wd_delivery *now,
-                                   bool started, struct wd_error *err) {
-  struct run *run = w->run;
-  const uint64_t before = w->tally.counts.bytes;
+                                   bool ahead, struct wd_error *err) {
+  const struct wd_wanted *wanted = &w->run->job->wanted;
   const uint64_t leave = wd_spans_bytes(&now->piece) > ASK_AHEAD ? ASK_AHEAD : 0;
-  for (unsigned tries = 0;; tries++) {
-    enum wd_status status = WD_OK;
-    if (!started) {
-      status = wd_delivery_start(now, &run->job->wanted, connection, &w->tally, err);
-    }
-    status = status ? status : wd_delivery_run(now, leave, err);
-    bool refused = status == WD_RESOURCE_EXHAUSTED && w->tally.blame == WD_BLAME_SERVER &&
-                   w->tally.counts.bytes == before && atomic_load(&run->asked_ahead);
-    if (!refused || tries == REFUSALS) {
-      return status;
-    }
-    atomic_store(&run->one_by_one, true);
-    wd_delivery_end(now);
-    started = false;
-    if (wd_queue_sleep(run->queue, REFUSED_WAIT_MS)) {
-      return status;
-    }
+  enum wd_status status = ahead ? WD_OK : wd_delivery_start(now, wanted, connection, &w->tally, err);
+  status = status ? status : wd_delivery_run(now, leave, err);
+  bool cut = ahead && status == WD_DEADLINE_EXCEEDED && w->tally.blame == WD_BLAME_SERVER;
+  if (cut || now->refused) {
+    atomic_store(&w->server->one_by_one, true);
   }
+  if (cut) {
+    wd_delivery_end(now);
+    if (now->piece.n == 0) {
+      return WD_OK;
+    }
+    status = wd_delivery_start(now, wanted, connection, &w->tally, err);
+    status = status ? status : wd_delivery_run(now, leave, err);
+  }
+  return status;
 }
 
 // Whether a piece of which so many bytes came in so many ms is to be followed by one asked for ahead. Not where its
 // last bytes take long: the server would take the next one's reader, who waits for them, for one that has stalled.
-static bool is_for_ahead(const struct run *run, uint64_t bytes, uint64_t ms) {
-  return !atomic_load(&run->one_by_one) && bytes * AHEAD_MS >= ASK_AHEAD * ms;
+static bool is_for_ahead(const struct server *server, uint64_t bytes, uint64_t ms) {
+  return !atomic_load(&server->one_by_one) && bytes * AHEAD_MS >= ASK_AHEAD * ms;
 }
 
 // Delivers piece after piece until there are no more, which is WD_OK, or the server fails.
@@ -208,11 +203,10 @@ static enum wd_status deliver(struct worker *w, struct wd_connection *connection
   while (!status && (started || wd_queue_take(run->queue, &now->piece))) {
     const uint64_t before = w->tally.counts.bytes, begin_ms = wd_now_ms();
     status = deliver_most(w, connection, now, started, err);
-    started = !status && is_for_ahead(run, w->tally.counts.bytes - before, wd_now_ms() - begin_ms) &&
+    started = !status && is_for_ahead(w->server, w->tally.counts.bytes - before, wd_now_ms() - begin_ms) &&
               wd_queue_try(run->queue, &next->piece);
     if (started) {
       struct wd_error later;  // what fails now will again when it is the piece's turn
-      atomic_store(&run->asked_ahead, true);
       if (wd_delivery_start(next, &run->job->wanted, connection, &w->tally, &later)) {
         give_back(w, next);
         started = false;

@@ -29,6 +29,7 @@ static void set_error(struct wd_error *err, enum wd_status status, enum wd_limit
   if (err) {
     err->status = status;
     err->limit = limit;
+    err->passing = false;
     int n = vsnprintf(err->message, sizeof err->message, format, args);
     end_message(err->message, sizeof err->message, n < 0 ? 0 : (size_t)n);
   }
@@ -47,6 +48,17 @@ enum wd_status wd_fail_limit(struct wd_error *err, enum wd_limit limit, const ch
   va_start(args, format);
   set_error(err, WD_RESOURCE_EXHAUSTED, limit, format, args);
   va_end(args);
+  return WD_RESOURCE_EXHAUSTED;
+}
+
+enum wd_status wd_fail_full(struct wd_error *err, enum wd_limit limit, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  set_error(err, WD_RESOURCE_EXHAUSTED, limit, format, args);
+  va_end(args);
+  if (err) {
+    err->passing = true;
+  }
   return WD_RESOURCE_EXHAUSTED;
 }
 

@@ -3,6 +3,8 @@
 #ifndef WD_BASE_ERROR_H
 #define WD_BASE_ERROR_H
 
+#include <stdbool.h>
+
 // The statuses of the API (proto/weightd/v1/weightd.proto says what each means); rpc/ maps them to gRPC's.
 enum wd_status {
   WD_OK = 0,
@@ -39,6 +41,7 @@ struct wd_error {
   enum wd_status status;
   char message[1000];
   enum wd_limit limit;
+  bool passing;  // the same may be had a moment later
 };
 
 // Sets *err (which may be NULL) to status and the formatted message, cut where it is too long, and returns status.
@@ -47,6 +50,10 @@ enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *
 
 // wd_fail with RESOURCE_EXHAUSTED, because of a limit.
 enum wd_status wd_fail_limit(struct wd_error *err, enum wd_limit limit, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// wd_fail_limit, because of what others use now.
+enum wd_status wd_fail_full(struct wd_error *err, enum wd_limit limit, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 // Puts "<prefix>: " in front of err's message and returns err's status.

@@ -113,7 +113,7 @@ enum wd_status wd_pool_reserve(struct wd_pool *pool, uint64_t bytes, struct wd_e
         WD_BYTES(bytes), WD_BYTES(pool->budget));
   }
   if (!fits) {
-    return wd_fail_limit(
+    return wd_fail_full(
         err, WD_LIMIT_MEMORY_BUDGET,
         "the memory budget of %s is spent: running streams reserve %s and this one needs %s; try again later, "
         "ask for smaller chunks, or raise --memory-budget",

@@ -23,6 +23,8 @@
 #include "service/telemetry/log.h"
 #include "service/telemetry/trace.h"
 
+#define PUSHBACK_MS "100"  // when whoever is refused for want of room may ask again
+
 struct call_tag {
   struct wd_tag tag;
   struct wd_call *call;
@@ -293,13 +295,19 @@ void wd_call_finish(struct wd_call *call, enum wd_status status, const struct wd
   grpc_op ops[2];
   size_t n = 0;
   grpc_slice details = grpc_slice_from_copied_string(status ? err->message : "");
+  // Of gRPC's retry design: clients, stock ones with a policy too, come again then.
+  grpc_metadata pushback = {.key = grpc_slice_from_static_string("grpc-retry-pushback-ms"),
+                            .value = grpc_slice_from_static_string(PUSHBACK_MS)};
   call->code = wd_status_to_grpc(status);
   call->message = status ? strdup(err->message) : NULL;
   if (!call->headers_sent) {
     ops[n++] = headers_op(call);
   }
   ops[n++] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
-                       .data.send_status_from_server = {.status = call->code, .status_details = &details}};
+                       .data.send_status_from_server = {.trailing_metadata_count = status && err->passing,
+                                                        .trailing_metadata = &pushback,
+                                                        .status = call->code,
+                                                        .status_details = &details}};
   wd_server_count_end(call->server, status, err);
   conclude(call);
   start_batch(call, ops, n, &call->status_tag);

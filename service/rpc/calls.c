@@ -27,8 +27,8 @@ enum wd_status wd_server_add_call(struct wd_server *server, struct wd_call *call
     static const enum wd_limit limits[WD_METHOD_KINDS] = {[WD_METHOD_PROBE] = WD_LIMIT_PROBES,
                                                           [WD_METHOD_WATCH] = WD_LIMIT_WATCHES,
                                                           [WD_METHOD_WORK] = WD_LIMIT_MAX_STREAMS};
-    status = wd_fail_limit(err, limits[kind], "the server already has %llu calls of this kind; try again later%s",
-                           (unsigned long long)most, kind == WD_METHOD_WORK ? ", or raise --max-streams" : "");
+    status = wd_fail_full(err, limits[kind], "the server already has %llu calls of this kind; try again later%s",
+                          (unsigned long long)most, kind == WD_METHOD_WORK ? ", or raise --max-streams" : "");
   }
   if (kind == WD_METHOD_WORK) {
     server->started++;

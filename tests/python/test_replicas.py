@@ -4,7 +4,6 @@ import contextlib
 import glob
 import json
 import os
-import pathlib
 import signal
 import subprocess
 
@@ -13,7 +12,7 @@ import pytest
 
 import oracle
 from ggufwrite import Gguf
-from harness import FULL, PATIENCE, WEIGHTCTL, Server, stream, wait_until
+from harness import FULL, PATIENCE, WEIGHTCTL, Server, wait_until
 from test_weightctl import Throttle, journalled, read_file, run
 
 MIB = 1 << 20
@@ -112,29 +111,6 @@ def test_each_delivers_a_part(three, tmp_path, connections):
     # Each of them is asked for the revision, one for the description, and each connection makes sure before its piece.
     assert sum(s.counters().streams_started for s in three) == 3 + 1 + 2 * 3 * connections
     check(out, three[0])
-
-
-def test_no_room_to_ask_ahead(serve, root, tmp_path):
-    """A server that has room for the connections and no more refuses what is asked ahead, and nobody is told."""
-    server = serve(root, "--max-streams", "2", expect=None)
-    out = tmp_path / "x.safetensors"
-    done = run("fetch", "big.gguf", "--out", out, "--type", "f32", "--connections", "2", address=server.address)
-    assert done.stderr == ""
-    assert server.counters().streams_started > 4, "in more pieces than connections"
-    check(out, server)
-
-
-@pytest.mark.skipif(not FULL, reason="takes 20 s; with --full")
-def test_slow_wire(serve, root, tmp_path):
-    """Nothing is asked ahead where the last bytes of a piece take long: its reader would seem to have stalled."""
-    slow = tmp_path / "slow.so"
-    source = pathlib.Path(__file__).parents[2] / "bench" / "slow.c"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", slow, source, "-ldl", "-lpthread"], check=True)
-    server = serve(root, "--stall-timeout", "1s", expect=None,
-                   env={"LD_PRELOAD": str(slow), "SLOW_SEND": "10000000", "ASAN_OPTIONS": "verify_asan_link_order=0"})
-    done = run("fetch", "big.gguf", "--out", tmp_path / "x.safetensors", "--type", "f32", "--connections", "2",
-               address=server.address)
-    assert done.stderr == ""
 
 
 def test_verify_uses_them_too(three, tmp_path):
