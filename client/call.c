@@ -95,7 +95,7 @@ static void wait_for(struct wd_call *call, const struct batch *batch) {
     }
     if (is_unwanted(call)) {
       cancel(call, WD_CANCELLED);
-    } else if (c->silence_ms && wd_now_ms() - begin >= c->silence_ms) {
+    } else if (batch->running && c->silence_ms && wd_now_ms() - begin >= c->silence_ms) {
       cancel(call, WD_DEADLINE_EXCEEDED);
     }
   }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "client/connection_private.h"
 #include "service/base/checked.h"
@@ -85,41 +86,61 @@ static char *make_target(const char *address, bool *loopback) {
 
 enum { WAITERS = 2 };
 
-struct busy_lock {
-  gpr_mu mutex;
-  atomic_int waiters;  // that are about to wait for it
+struct waiter {
+  gpr_mu *mutex;
+  pthread_t thread;
+  atomic_int id;  // of the thread, once it runs
 };
 
 static void *wait_for_lock(void *context) {
-  struct busy_lock *lock = context;
-  atomic_fetch_add(&lock->waiters, 1);
-  gpr_mu_lock(&lock->mutex);
-  gpr_mu_unlock(&lock->mutex);
+  struct waiter *waiter = context;
+  atomic_store(&waiter->id, gettid());
+  gpr_mu_lock(waiter->mutex);
+  gpr_mu_unlock(waiter->mutex);
   return NULL;
+}
+
+// Whether the thread waits for the lock, as far as can be told.
+static bool is_asleep(const struct waiter *waiter) {
+  char path[64];
+  char text[64];
+  int id = atomic_load(&waiter->id);
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", id);
+  FILE *f = id ? fopen(path, "re") : NULL;
+  if (!f) {
+    return id != 0;
+  }
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  fclose(f);
+  text[n] = '\0';
+  return strstr(text, ") S ") != NULL;
 }
 
 // gRPC 1.51 takes a lock between connect() and its look at errno. The first thread of a process that waits for a lock
 // as the second one has Abseil look for the processor's frequency, in a file that few machines have: if that thread was
 // connecting, it fails with "No such file or directory". So some thread that connects to nothing waits so before.
 static void warm_locks(void) {
-  struct busy_lock lock = {.waiters = 0};
-  pthread_t threads[WAITERS];
+  gpr_mu mutex;
+  struct waiter waiters[WAITERS];
   int n = 0;
-  gpr_mu_init(&lock.mutex);
-  gpr_mu_lock(&lock.mutex);
-  while (n < WAITERS && pthread_create(&threads[n], NULL, wait_for_lock, &lock) == 0) {
-    n++;
+  gpr_mu_init(&mutex);
+  gpr_mu_lock(&mutex);
+  for (; n < WAITERS; n++) {
+    waiters[n] = (struct waiter){.mutex = &mutex};
+    if (pthread_create(&waiters[n].thread, NULL, wait_for_lock, &waiters[n])) {
+      break;
+    }
   }
-  bool waiting = false;  // and have had the time to fall asleep
-  for (int tries = 0; !waiting && tries < 10; tries++) {
-    waiting = atomic_load(&lock.waiters) == n;
-    nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+  // Bounded, since not every /proc need tell.
+  for (int i = 0, tries = 0; i < n && tries < 1000; tries++) {
+    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+    i += is_asleep(&waiters[i]);
   }
-  gpr_mu_unlock(&lock.mutex);
+  gpr_mu_unlock(&mutex);
   while (n > 0) {
-    pthread_join(threads[--n], NULL);
+    pthread_join(waiters[--n].thread, NULL);
   }
-  gpr_mu_destroy(&lock.mutex);
+  gpr_mu_destroy(&mutex);
 }
 
 // gRPC is started by the first connection and never taken down again, because that takes milliseconds each time: the

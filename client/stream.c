@@ -72,6 +72,12 @@ static void fail_run(struct run *run, const struct wd_error *err) {
   wd_queue_stop(run->queue);
 }
 
+static void fail_interrupted(struct run *run) {
+  struct wd_error interrupted;
+  wd_fail(&interrupted, WD_CANCELLED, "interrupted");
+  fail_run(run, &interrupted);
+}
+
 // The server has delivered: earlier failures are forgotten.
 static void note_success(struct worker *w) {
   if (w->failures == 0) {
@@ -113,8 +119,12 @@ static bool note_failure(struct worker *w, enum wd_status status, enum wd_blame 
   if (run->failed || atomic_load(&run->stop)) {
     goto out;
   }
-  if (blame == WD_BLAME_SELF || wd_interrupted()) {
+  if (blame == WD_BLAME_SELF) {
     fail_run(run, err);
+    goto out;
+  }
+  if (wd_interrupted()) {  // whatever else went wrong: that is why it ends
+    fail_interrupted(run);
     goto out;
   }
   again = is_passing(status, blame);
@@ -351,10 +361,8 @@ enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_sp
   status = start(&run, workers, n, &started, err);
   while (!have_ended(&run)) {
     if (wd_interrupted()) {  // for those who wait for their server to come back; calls notice it themselves
-      struct wd_error interrupted;
-      wd_fail(&interrupted, WD_CANCELLED, "interrupted");
       pthread_mutex_lock(&run.mutex);
-      fail_run(&run, &interrupted);
+      fail_interrupted(&run);
       pthread_mutex_unlock(&run.mutex);
     }
     tell(&run);
@@ -362,6 +370,7 @@ enum wd_status wd_stream_run(const struct wd_stream_job *job, const struct wd_sp
       wd_progress_tick(progress);
     }
   }
+  tell(&run);  // what came about since
   for (unsigned i = 0; i < started; i++) {
     pthread_join(workers[i].thread, NULL);
     add_counts(counts, &workers[i].tally.counts);

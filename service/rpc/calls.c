@@ -80,6 +80,7 @@ void wd_server_count_end(struct wd_server *server, enum wd_status status, const 
 }
 
 void wd_server_get_counters(struct wd_server *server, struct wd_server_counters *counters) {
+  uint64_t active = wd_server_active(server);  // first, so that what streams counted is counted once they are gone
   pthread_mutex_lock(&server->lock);
   uint64_t gpu_leased = server->gpu_leased;
   pthread_mutex_unlock(&server->lock);
@@ -92,7 +93,7 @@ void wd_server_get_counters(struct wd_server *server, struct wd_server_counters 
       .streams_finished = server->finished,
       .streams_cancelled = server->cancelled,
       .streams_stalled = server->stalled,
-      .streams_active = wd_server_active(server),
+      .streams_active = active,
       .chunks_sent = server->chunks_sent,
       .bytes_sent = server->bytes_sent,
       .requests_refused = refused,

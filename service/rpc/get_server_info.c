@@ -37,9 +37,10 @@ static void fill_counters(struct wd_server *server, struct counters *counters) {
   struct wd_engine_counters engine;
   struct wd_server_counters rpc;
   struct wd_pool_usage pool;
-  wd_engine_get_counters(wd_server_engine(server), &engine);
-  wd_server_get_counters(server, &rpc);
+  // First what says that streams are gone: the rest then has all of them.
   wd_pool_get_usage(wd_engine_pool(wd_server_engine(server)), &pool);
+  wd_server_get_counters(server, &rpc);
+  wd_engine_get_counters(wd_server_engine(server), &engine);
   weightd__v1__counters__init(to);
   to->streams_started = rpc.streams_started;
   to->streams_finished = rpc.streams_finished;

@@ -334,9 +334,9 @@ bool wd_metrics_server_stop(struct wd_metrics_server *server) {
     wd_log(WD_LOG_ERROR, "the metrics thread could not be told to stop: %s", strerror(errno));
   }
   struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
+  clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_sec += STOP_SECONDS;
-  if (pthread_timedjoin_np(server->thread, NULL, &until)) {
+  if (pthread_clockjoin_np(server->thread, NULL, CLOCK_MONOTONIC, &until)) {
     wd_log(WD_LOG_WARNING, "the metrics thread is stuck, in the GPU's driver probably, and is left behind");
     return false;
   }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client process that a test stops or kills: ADDRESS MODEL. It takes one chunk, says so, and reads on slowly at first."""
+"""A client process that a test freezes or kills: ADDRESS MODEL ["stop"]. It takes one chunk, says so, freezes if it is
+told to, and reads on."""
+import os
+import signal
 import sys
-import time
 
 import grpc
 
@@ -11,7 +13,8 @@ stub = pb_grpc.WeightServiceStub(grpc.insecure_channel(sys.argv[1]))
 call = stub.StreamTensors(pb.StreamTensorsRequest(model=sys.argv[2]))
 next(call)
 print("first chunk", flush=True)
-time.sleep(1)  # in which the test stops this process
+if "stop" in sys.argv[3:]:
+    os.kill(os.getpid(), signal.SIGSTOP)
 try:
     for chunk in call:
         pass

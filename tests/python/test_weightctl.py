@@ -294,13 +294,18 @@ class Throttle:
     """A TCP proxy that lets through a number of bytes from the server and then holds everything up until release()."""
 
     def __init__(self, address, limit):
-        host, port = address.rsplit(":", 1)
-        self.target, self.left, self.lock = (host, int(port)), limit, threading.Lock()
+        self.lead_to(address)
+        self.left, self.lock = limit, threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
         self.sockets, self.closed = [self.listener], False
         self.held, self.going = threading.Event(), threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def lead_to(self, address):
+        """The server of connections to come."""
+        host, port = address.rsplit(":", 1)
+        self.target = host, int(port)
 
     def _accept(self):
         with contextlib.suppress(OSError):  # until the listener is closed
@@ -360,7 +365,10 @@ class Throttle:
 
 def journalled(path):
     """Bytes that a journal vouches for."""
-    blob = path.read_bytes() if path.exists() else b""
+    try:
+        blob = path.read_bytes()
+    except FileNotFoundError:  # not yet, or no more
+        blob = b""
     records = blob[blob.find(b"\n") + 1:] if b"\n" in blob else b""
     return sum(end - begin for _, begin, end, _ in
                (struct.unpack("<QQQQ", records[i:i + 32]) for i in range(0, len(records) // 32 * 32, 32)))
