@@ -306,7 +306,7 @@ static bool find_pushback(const struct wd_call *call, uint64_t *ms) {
 // Whether the call, which is over, was refused for the moment, and is under way again.
 static bool ask_again(struct wd_call *call) {
   uint64_t pushback;
-  if (!call->request || call->ended_by != WD_OK || !find_pushback(call, &pushback)) {
+  if (!call->request || call->code == GRPC_STATUS_OK || call->ended_by != WD_OK || !find_pushback(call, &pushback)) {
     return false;
   }
   call->refused_ms = call->refused_ms ? call->refused_ms : wd_now_ms();
