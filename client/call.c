@@ -8,7 +8,8 @@
 // With ahead_messages a call has a receiver (client/receiver.h), whose thread alone runs the queue then.
 //
 // A server that refuses the call because it is full for the moment says when to ask again (grpc-retry-pushback-ms, of
-// gRPC's retry design). wd_call_next does so for a while, as long as no message came: the same request, anew.
+// gRPC's retry design). wd_call_next does so for a while, as long as no message came: the same request, anew. The time
+// runs from when the call was opened, so that one that was refused long before anybody looked is asked again at once.
 #include "client/call.h"
 
 #include <grpc/byte_buffer.h>
@@ -32,9 +33,10 @@
 #include "service/rpc/status.h"
 #include "service/telemetry/trace.h"
 
-#define POLL_MS 100  // how soon Ctrl-C is noticed while nothing arrives
-#define LEAST_PUSHBACK_MS 10
-#define REFUSED_MS 2000  // for how long a refused call is asked for again
+#define POLL_MS 100           // how soon Ctrl-C is noticed while nothing arrives
+#define REFUSED_MS 2000       // a refused call is not opened again later than this
+#define LEAST_PUSHBACK_MS 10  // between two openings, whatever the server says
+#define TICK_MS 10            // how soon Ctrl-C is noticed in between
 
 struct batch {
   bool running;
@@ -315,7 +317,7 @@ static bool ask_again(struct wd_call *call) {
     return false;
   }
   while (wd_now_ms() < when && !is_unwanted(call)) {
-    nanosleep(&(struct timespec){.tv_nsec = LEAST_PUSHBACK_MS * 1000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = TICK_MS * 1000000}, NULL);
   }
   if (is_unwanted(call)) {
     call->ended_by = WD_CANCELLED;
@@ -328,6 +330,10 @@ static bool ask_again(struct wd_call *call) {
 
 bool wd_call_was_refused(const struct wd_call *call) {
   return call->refused_ms != 0;
+}
+
+bool wd_call_was_cut(const struct wd_call *call) {
+  return !call->message && call->ended_by == WD_OK && call->code == GRPC_STATUS_DEADLINE_EXCEEDED;
 }
 
 enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, size_t *n_pieces, struct wd_error *err) {

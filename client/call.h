@@ -22,12 +22,16 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
 // Waits for the next message of the server. The pieces stay valid until the next wd_call_next or wd_call_end.
 // *n_pieces is 0, and *pieces NULL, after the last one, once the server has ended the call with OK; an empty message
 // has one empty piece. Where the server ends it otherwise, the message is the server's, made printable, with the gRPC
-// code's name behind it; UNAVAILABLE says which address and what to do. A server that is full for the moment is asked
-// again for up to two seconds.
+// code's name behind it; UNAVAILABLE says which address and what to do. A server that fails the call before its first
+// message and says when to ask again (grpc-retry-pushback-ms), because it is full for the moment, is asked again for up
+// to two seconds.
 enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, size_t *n_pieces, struct wd_error *err);
 
-// Whether the server refused the call at first, or has not stopped to.
+// Whether the server has refused the call, for the moment, at least once.
 bool wd_call_was_refused(const struct wd_call *call);
+
+// Once wd_call_next failed: whether the server ended the call because its reader stalled, or its deadline passed.
+bool wd_call_was_cut(const struct wd_call *call);
 
 // wd_call_next for messages that are unpacked whole: *message is NULL after the last one. It lives in `arena`.
 enum wd_status wd_call_next_message(struct wd_call *call, const ProtobufCMessageDescriptor *descriptor,

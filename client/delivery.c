@@ -274,8 +274,11 @@ static enum wd_status take_message(struct wd_delivery *d, struct wd_arena *arena
   struct wd_chunk chunk;
   d->tally->blame = WD_BLAME_SERVER;
   enum wd_status status = wd_call_next(d->call, &pieces, &n_pieces, err);
-  d->refused |= wd_call_was_refused(d->call);
+  if (wd_call_was_refused(d->call)) {
+    atomic_store_explicit(d->tally->full, true, memory_order_relaxed);
+  }
   if (status) {
+    d->tally->cut = wd_call_was_cut(d->call);
     return status;
   }
   d->tally->blame = WD_BLAME_ANSWER;  // for as long as it is looked at
@@ -296,7 +299,7 @@ enum wd_status wd_delivery_start(struct wd_delivery *d, const struct wd_wanted *
   d->tally = tally;
   d->call = NULL;
   d->next = d->asked = 0;
-  d->started = d->refused = false;
+  d->started = false;
   d->left = wd_spans_bytes(&d->piece);
   return ask(d, err);
 }

@@ -50,6 +50,8 @@ enum wd_blame { WD_BLAME_SERVER, WD_BLAME_ANSWER, WD_BLAME_SELF };
 struct wd_tally {
   struct wd_stream_counts counts;
   enum wd_blame blame;  // of the last failure
+  bool cut;             // in the last failure, the server ended the stream because its reader stalled
+  atomic_bool *full;    // the caller's: turns true where the server had no room for a stream, for a moment at least
 };
 
 struct wd_delivery {
@@ -59,7 +61,6 @@ struct wd_delivery {
   struct wd_connection *connection;
   struct wd_tally *tally;
   struct wd_call *call;  // under way, for the spans before `asked`, or NULL
-  bool refused;          // the server had no room for a call, for a moment at least
   size_t next, asked;    // next: the span whose chunk is due
   bool started;          // its first chunk was seen
   uint64_t at;           // its byte that is due

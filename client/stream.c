@@ -28,7 +28,7 @@ enum health { WELL, LOST, GIVEN_UP };
 // A server as its threads see it.
 struct server {
   struct wd_replica *replica;
-  atomic_bool one_by_one;  // it is asked for no piece ahead
+  atomic_bool one_by_one;  // it had no room for what was asked ahead, or cut it: it is not asked so any more
   // Under the run's mutex.
   enum health health, told;  // told: what the user last heard of it
   char reason[300];          // of the last failure
@@ -172,30 +172,23 @@ static void give_back(struct worker *w, struct wd_delivery *delivery) {
   wd_queue_return(w->run->queue, delivery->piece.list, delivery->piece.n);
 }
 
-// Delivers a piece but for its last bytes; all of a small one, so that no thread takes two before it has one. Of a
-// piece that was asked for ahead the server may have cut the stream, because its reader took nothing while the last
-// bytes of the one before took longer than it was to be expected: that is no failure of the server's, which is asked
-// again. Nothing is asked ahead of a server any more that cut one, or that had no room for a stream, which may have
-// gone to what was asked for ahead.
-static enum wd_status deliver_most(struct worker *w, struct wd_connection *connection, struct wd_delivery *now,
-                                   bool ahead, struct wd_error *err) {
-  const struct wd_wanted *wanted = &w->run->job->wanted;
-  const uint64_t leave = wd_spans_bytes(&now->piece) > ASK_AHEAD ? ASK_AHEAD : 0;
-  enum wd_status status = ahead ? WD_OK : wd_delivery_start(now, wanted, connection, &w->tally, err);
-  status = status ? status : wd_delivery_run(now, leave, err);
-  bool cut = ahead && status == WD_DEADLINE_EXCEEDED && w->tally.blame == WD_BLAME_SERVER;
-  if (cut || now->refused) {
-    atomic_store(&w->server->one_by_one, true);
+// wd_delivery_run. Of a piece that was asked for ahead the server may have cut the stream, because nobody took anything
+// of it while the last bytes of the one before took longer than was to be expected. That is no failure of the server's:
+// it is asked again, and from then on one by one.
+static enum wd_status run_delivery(struct worker *w, struct wd_connection *connection, struct wd_delivery *d,
+                                   bool ahead, uint64_t leave, struct wd_error *err) {
+  w->tally.cut = false;
+  enum wd_status status = wd_delivery_run(d, leave, err);
+  if (!status || !ahead || !w->tally.cut) {
+    return status;
   }
-  if (cut) {
-    wd_delivery_end(now);
-    if (now->piece.n == 0) {
-      return WD_OK;
-    }
-    status = wd_delivery_start(now, wanted, connection, &w->tally, err);
-    status = status ? status : wd_delivery_run(now, leave, err);
+  atomic_store(&w->server->one_by_one, true);
+  wd_delivery_end(d);
+  if (d->piece.n == 0) {
+    return WD_OK;
   }
-  return status;
+  status = wd_delivery_start(d, &w->run->job->wanted, connection, &w->tally, err);
+  return status ? status : wd_delivery_run(d, leave, err);
 }
 
 // Whether a piece of which so many bytes came in so many ms is to be followed by one asked for ahead. Not where its
@@ -207,22 +200,27 @@ static bool is_for_ahead(const struct server *server, uint64_t bytes, uint64_t m
 // Delivers piece after piece until there are no more, which is WD_OK, or the server fails.
 static enum wd_status deliver(struct worker *w, struct wd_connection *connection, struct wd_error *err) {
   struct run *run = w->run;
+  const struct wd_wanted *wanted = &run->job->wanted;
   struct wd_delivery *now = &w->deliveries[0], *next = &w->deliveries[1];
   enum wd_status status = WD_OK;
-  bool started = false;
+  bool ahead = false, started = false;  // now was asked for ahead; next is
   while (!status && (started || wd_queue_take(run->queue, &now->piece))) {
     const uint64_t before = w->tally.counts.bytes, begin_ms = wd_now_ms();
-    status = deliver_most(w, connection, now, started, err);
+    // All of a small one at first, so that no thread takes two before it has one.
+    const uint64_t leave = wd_spans_bytes(&now->piece) > ASK_AHEAD ? ASK_AHEAD : 0;
+    ahead = started;
+    status = ahead ? WD_OK : wd_delivery_start(now, wanted, connection, &w->tally, err);
+    status = status ? status : run_delivery(w, connection, now, ahead, leave, err);
     started = !status && is_for_ahead(w->server, w->tally.counts.bytes - before, wd_now_ms() - begin_ms) &&
               wd_queue_try(run->queue, &next->piece);
     if (started) {
       struct wd_error later;  // what fails now will again when it is the piece's turn
-      if (wd_delivery_start(next, &run->job->wanted, connection, &w->tally, &later)) {
+      if (wd_delivery_start(next, wanted, connection, &w->tally, &later)) {
         give_back(w, next);
         started = false;
       }
     }
-    status = status ? status : wd_delivery_run(now, 0, err);
+    status = status ? status : run_delivery(w, connection, now, ahead, 0, err);
     if (status && started) {
       give_back(w, next);
     }
@@ -306,7 +304,8 @@ static enum wd_status start(struct run *run, struct worker *workers, unsigned n,
   for (*started = 0; *started < n; (*started)++) {
     struct worker *w = &workers[*started];
     // Server after server, so that the first pieces go to all of them.
-    *w = (struct worker){.run = run, .server = &run->servers[*started % n_servers]};
+    struct server *server = &run->servers[*started % n_servers];
+    *w = (struct worker){.run = run, .server = server, .tally.full = &server->one_by_one};
     pthread_mutex_lock(&run->mutex);
     int rc = pthread_create(&w->thread, NULL, run_worker, w);
     run->running += rc == 0;

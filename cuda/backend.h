@@ -9,9 +9,9 @@
 extern "C" {
 #endif
 
-// Counted up whenever this file or engine/backend.h changes, so that a library of another build is refused rather than
-// misread.
-#define WD_CUDA_ABI 8
+// Counted up whenever this file, engine/backend.h or base/error.h changes, so that a library of another build is refused
+// rather than misread.
+#define WD_CUDA_ABI 9
 
 // What --device auto leaves to the CPU: jobs of fewer elements than these, which it has done before a device would have
 // answered (bench/gpu/backend --crossover; an H200 and one core of its host, microseconds of one job to F16):

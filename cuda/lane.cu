@@ -85,6 +85,7 @@ enum wd_status wd_cuda_fail(struct wd_error *err, enum wd_status status, const c
   va_start(args, format);
   err->status = status;
   err->limit = WD_LIMIT_OTHER;
+  err->passing = false;
   vsnprintf(err->message, sizeof err->message, format, args);
   va_end(args);
   return status;

@@ -129,7 +129,7 @@ enum wd_status wd_engine_create(const struct wd_engine_options *options, struct 
           "fewer --threads",
           WD_BYTES(options->memory_budget), e->n_threads, WD_BYTES(own), WD_BYTES(LEAST_FOR_STREAMS), WD_BYTES(least));
     } else {
-      status = wd_pool_reserve(e->pool, own, err);
+      status = wd_pool_keep(e->pool, own, err);
     }
   }
   e->read = options->read;

@@ -25,6 +25,7 @@ struct wd_pool {
   struct wd_memory memory;
   uint64_t budget;
   uint64_t reserved;
+  uint64_t kept;  // of what is reserved: for as long as the pool lives
   uint64_t reserved_used;
   uint64_t extra_used;
   uint64_t spare;
@@ -101,25 +102,37 @@ size_t wd_pool_buffer_size(size_t size) {
 enum wd_status wd_pool_reserve(struct wd_pool *pool, uint64_t bytes, struct wd_error *err) {
   pthread_mutex_lock(&pool->lock);
   uint64_t reserved = pool->reserved;
+  uint64_t most = pool->budget - pool->kept;
   bool fits = bytes <= pool->budget - reserved;
   if (fits) {
     pool->reserved += bytes;
   }
   pthread_mutex_unlock(&pool->lock);
-  if (bytes > pool->budget) {
+  if (bytes > most) {
     return wd_fail_limit(
         err, WD_LIMIT_MEMORY_BUDGET,
-        "this takes %s, and the whole memory budget is %s: ask for smaller chunks, or raise --memory-budget",
-        WD_BYTES(bytes), WD_BYTES(pool->budget));
+        "this takes %s, and streams have %s of the memory budget of %s in all: ask for smaller chunks, "
+        "or raise --memory-budget",
+        WD_BYTES(bytes), WD_BYTES(most), WD_BYTES(pool->budget));
   }
   if (!fits) {
     return wd_fail_full(
         err, WD_LIMIT_MEMORY_BUDGET,
         "the memory budget of %s is spent: running streams reserve %s and this one needs %s; try again later, "
         "ask for smaller chunks, or raise --memory-budget",
-        WD_BYTES(pool->budget), WD_BYTES(reserved), WD_BYTES(bytes));
+        WD_BYTES(pool->budget), WD_BYTES(reserved - (pool->budget - most)), WD_BYTES(bytes));
   }
   return WD_OK;
+}
+
+enum wd_status wd_pool_keep(struct wd_pool *pool, uint64_t bytes, struct wd_error *err) {
+  enum wd_status status = wd_pool_reserve(pool, bytes, err);
+  if (!status) {
+    pthread_mutex_lock(&pool->lock);
+    pool->kept += bytes;
+    pthread_mutex_unlock(&pool->lock);
+  }
+  return status;
 }
 
 void wd_pool_unreserve(struct wd_pool *pool, uint64_t bytes) {

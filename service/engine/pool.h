@@ -54,6 +54,9 @@ size_t wd_pool_buffer_size(size_t size);
 enum wd_status wd_pool_reserve(struct wd_pool *pool, uint64_t bytes, struct wd_error *err);
 void wd_pool_unreserve(struct wd_pool *pool, uint64_t bytes);
 
+// wd_pool_reserve for as long as the pool lives. What is then more than is left is never said to be a matter of time.
+enum wd_status wd_pool_keep(struct wd_pool *pool, uint64_t bytes, struct wd_error *err);
+
 // Takes a buffer of wd_pool_buffer_size(size) bytes: with `reserved` the one that the caller reserved (and does not
 // hold now), else one that nobody did. NULL where there is none now: try again when one was returned.
 struct wd_buffer *wd_pool_take(struct wd_pool *pool, size_t size, bool reserved);

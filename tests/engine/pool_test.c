@@ -119,6 +119,24 @@ static void reservations_end_at_the_budget(void **state) {
   wd_pool_destroy(pool);
 }
 
+// What never fits is told from what others use now.
+static void what_passes(void **state) {
+  (void)state;
+  struct wd_pool *pool = make(3 * MIB);
+  struct wd_error err;
+  assert_int_equal(wd_pool_keep(pool, MIB, &err), WD_OK);
+  assert_int_equal(wd_pool_reserve(pool, 3 * MIB, &err), WD_RESOURCE_EXHAUSTED);
+  assert_false(err.passing);
+  assert_non_null(strstr(err.message, "2.0 MiB of the memory budget of 3.0 MiB"));
+  assert_int_equal(wd_pool_reserve(pool, MIB, &err), WD_OK);
+  assert_int_equal(wd_pool_reserve(pool, 2 * MIB, &err), WD_RESOURCE_EXHAUSTED);
+  assert_true(err.passing);
+  assert_non_null(strstr(err.message, "running streams reserve 1.0 MiB"));
+  wd_pool_unreserve(pool, MIB);
+  assert_int_equal(wd_pool_reserve(pool, 2 * MIB, &err), WD_OK);
+  wd_pool_destroy(pool);
+}
+
 // Buffers of ever changing sizes: what is kept for reuse never takes the whole beyond the budget.
 static void never_beyond_the_budget(void **state) {
   (void)state;
@@ -158,9 +176,10 @@ static void shares_are_fair(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(sizes_are_rounded),       cmocka_unit_test(a_reservation_is_kept),
-      cmocka_unit_test(extras_leave_half),       cmocka_unit_test(reservations_end_at_the_budget),
-      cmocka_unit_test(never_beyond_the_budget), cmocka_unit_test(shares_are_fair),
+      cmocka_unit_test(sizes_are_rounded), cmocka_unit_test(a_reservation_is_kept),
+      cmocka_unit_test(extras_leave_half), cmocka_unit_test(reservations_end_at_the_budget),
+      cmocka_unit_test(what_passes),       cmocka_unit_test(never_beyond_the_budget),
+      cmocka_unit_test(shares_are_fair),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

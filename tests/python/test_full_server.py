@@ -4,6 +4,7 @@ the last bytes of a piece are on their way, never makes a transfer fail."""
 import collections
 import contextlib
 import pathlib
+import signal
 import subprocess
 import threading
 from concurrent import futures
@@ -12,8 +13,8 @@ import grpc
 import pytest
 
 from ggufwrite import Gguf
-from harness import FULL, PATIENCE, pb, pb_grpc
-from test_replicas import addresses, check, write_big
+from harness import FULL, PATIENCE, pb, pb_grpc, wait_until
+from test_replicas import Slow, check, end, start, write_big
 from test_weightctl import run
 
 CODE = grpc.StatusCode
@@ -92,22 +93,27 @@ def refuse(context, pushback):
 
 # ------------------------------------------------------------------------------------------------- no room at all
 
-def test_it_says_when_to_come_again(serve, root):
+@pytest.mark.parametrize("limits, chunk_bytes, what", [
+    (["--max-streams", "1"], 0, "--max-streams"),
+    (["--memory-budget", "16M"], 8 << 20, "running streams reserve"),
+    (["--memory-budget", "16M"], 16 << 20, "streams have ")])
+def test_it_says_when_to_come_again(serve, root, limits, chunk_bytes, what):
     """Where others use what was wanted; not where there never is as much."""
-    server = serve(root, "--max-streams", "1", "--memory-budget", "16M", expect=None)
-    too_much = pb.StreamTensorsRequest(model="big.gguf", chunk_bytes=server.info().limits.max_chunk_bytes)
-    for request, passing in (pb.StreamTensorsRequest(model="big.gguf"), True), (too_much, False):
-        with contextlib.ExitStack() as stack:
-            if passing:
-                held = server.new_stub().StreamTensors(request)
-                stack.callback(held.cancel)
-                next(held)
-            with pytest.raises(grpc.RpcError) as caught:
-                list(server.new_stub().StreamTensors(request))
-        assert caught.value.code() in (CODE.RESOURCE_EXHAUSTED, CODE.INVALID_ARGUMENT)
-        said = dict(caught.value.trailing_metadata())
-        assert said.get("grpc-retry-pushback-ms") == ("100" if passing else None), said
-        server.idle()
+    server = serve(root, *limits, expect=None)
+    request = pb.StreamTensorsRequest(model="big.gguf", chunk_bytes=chunk_bytes)
+    options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    stub = pb_grpc.WeightServiceStub(server.channel(options))
+    passing = what != "streams have "
+    with contextlib.ExitStack() as stack:
+        if passing:
+            held = stub.StreamTensors(request)
+            stack.callback(held.cancel)
+            next(held)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.StreamTensors(request))
+    assert caught.value.code() == CODE.RESOURCE_EXHAUSTED and what in caught.value.details()
+    said = dict(caught.value.trailing_metadata())
+    assert said.get("grpc-retry-pushback-ms") == ("100" if passing else None), said
 
 
 def test_one_that_stays_full(serve, root):
@@ -137,7 +143,42 @@ def test_not_to_come_again(relay, pushback):
     assert server.lists == 1
 
 
+def test_interrupted_while_it_is_full(relay):
+    again = threading.Event()
+
+    def on_list(number, context):
+        if number == 1:
+            refuse(context, "500")
+        again.wait(PATIENCE)
+
+    server = relay(on_list=on_list)
+    process = start(server.address, command="list")
+    try:
+        wait_until(lambda: server.lists, "the server to be asked")
+        process.send_signal(signal.SIGINT)
+        _, stderr = end(process, status=1)
+    finally:
+        process.kill()
+        again.set()
+    assert stderr == "weightctl: interrupted\n"
+
+
 # -------------------------------------------------------------------------------------------- what is asked ahead
+
+@pytest.fixture
+def many_cores(tmp_path):
+    """An environment in which weightctl sees cores to spare, so that each connection to /dev/null gets a thread that
+    receives."""
+    library = tmp_path / "cores.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-xc", "-", "-o", library], check=True, text=True, input="""
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <unistd.h>
+        long sysconf(int name) {
+          return name == _SC_NPROCESSORS_ONLN ? 64 : ((long (*)(int))dlsym(RTLD_NEXT, "sysconf"))(name);
+        }""")
+    return {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
 
 def test_no_room_to_ask_ahead(serve, root, tmp_path):
     """A server that has room for the connections and no more refuses what is asked ahead, and nobody is told."""
@@ -145,38 +186,89 @@ def test_no_room_to_ask_ahead(serve, root, tmp_path):
     out = tmp_path / "x.safetensors"
     done = run("fetch", "big.gguf", "--out", out, "--type", "f32", "--connections", "2", address=server.address)
     assert done.stderr == ""
-    assert server.counters().streams_started > 4, "in more pieces than connections"
+    assert server.counters().requests_refused > 0, "it was asked"
     check(out, server)
 
 
 def test_one_of_two_without_room(serve, root, tmp_path):
     """So does one of two, and both deliver."""
-    two = [serve(root, "--max-streams", n, expect=None) for n in ("2", "64")]
+    two = [serve(root, "--max-streams", n, expect=None) for n in ("1", "64")]
     out = tmp_path / "x.safetensors"
-    done = run("fetch", "big.gguf", "--out", out, "--type", "f32", "--connections", "2", address=addresses(two))
-    assert done.stderr == ""
-    assert all(s.counters().bytes_sent for s in two)
+    slow = Slow(two[1:], 2 * MIB)
+    process = start(f"{two[0].address},{slow.addresses}", "big.gguf", "--out", out, "--type", "f32", "--connections", "1")
+    try:
+        slow.wait()
+        wait_until(lambda: two[0].counters().requests_refused, "the first to be asked ahead")
+        slow.release()
+        _, stderr = end(process)
+    finally:
+        process.kill()
+        slow.close()
+    assert stderr == "" and not two[1].counters().requests_refused
     check(out, two[1])
 
 
-def test_what_was_asked_ahead_is_cut(relay, tmp_path):
+def test_a_thread_that_receives(serve, root, many_cores):
+    """With cores to spare and nothing to write: refused, held up and interrupted like any other."""
+    server = serve(root, "--max-streams", "2", expect=None)
+    done = run("fetch", "big.gguf", "--out", "/dev/null", "--type", "f32", "--connections", "2",
+               address=server.address, env=many_cores)
+    assert "every CRC right" in done.stdout and done.stderr == ""
+    slow = Slow([server], 10 * MIB)
+    process = start(slow.addresses, "big.gguf", "--out", "/dev/null", "--connections", "2", env=many_cores)
+    try:
+        slow.wait()
+        threads = pathlib.Path("/proc", str(process.pid), "task")
+        assert "receive" in [(t / "comm").read_text().strip() for t in threads.iterdir()]
+        process.send_signal(signal.SIGINT)
+        _, stderr = end(process, status=1)
+    finally:
+        process.kill()
+        slow.close()
+    assert "interrupted" in stderr
+
+
+@pytest.mark.parametrize("after, most", [(1, 2), (13, 6)])
+def test_what_was_asked_ahead_is_cut(relay, tmp_path, after, most):
     """As a server does with a stream whose reader takes nothing while it waits for the piece before. It is asked again,
-    for what did not come yet, and no more is asked ahead."""
+    for what did not come yet, and no more is asked ahead: each connection may have asked before it knew, for the piece
+    behind it too where it came to know late, and what is asked again is beside that one."""
     ahead = []
 
     def on_stream(number, is_ahead, request, context, chunks):
         ahead.append(is_ahead)
         for i, chunk in enumerate(chunks):
             yield chunk
-            if is_ahead and i == 1:
+            if is_ahead and i == after:
                 context.abort(CODE.DEADLINE_EXCEEDED, "the reader took nothing")
 
     server = relay(on_stream=on_stream)
     out = tmp_path / "x.safetensors"
     done = run("fetch", "big.gguf", "--out", out, "--type", "f32", "--connections", "2", address=server.address)
     assert done.stderr == ""
-    assert 1 <= ahead.count(True) <= 2, "each connection may have asked before it knew"
+    assert 1 <= ahead.count(True) <= most
     check(out, server.behind)
+
+
+def test_what_was_asked_ahead_falls_silent(relay):
+    """That is a failure: whoever has waited for --timeout does not wait once more."""
+    silent, over, ahead = [], threading.Event(), []
+
+    def on_stream(number, is_ahead, request, context, chunks):
+        ahead.append(is_ahead)
+        if is_ahead and not silent:
+            silent.append(context.peer())
+        if context.peer() in silent:
+            over.wait(PATIENCE)
+        yield from chunks
+
+    server = relay(on_stream=on_stream)
+    try:
+        done = run("fetch", "big.gguf", "--out", "/dev/null", "--type", "f32", "--connections", "2", "--timeout", "5s",
+                   address=server.address)
+    finally:
+        over.set()
+    assert done.stderr.count("is lost") == 1 and "has sent nothing for 5000 ms" in done.stderr
 
 
 def test_an_empty_rest_is_refused(relay):
@@ -200,7 +292,7 @@ def test_an_empty_rest_is_refused(relay):
 
     server = relay(on_stream=on_stream)
     done = run("fetch", "empty.gguf", "--out", "/dev/null", "--connections", "2", address=server.address)
-    assert "gone" in done.stderr and [1, 2] in asked and [2] in asked, asked
+    assert "is lost" in done.stderr and [1, 2] in asked and [2] in asked, asked
 
 
 @pytest.mark.skipif(not FULL, reason="takes 20 s; with --full")
