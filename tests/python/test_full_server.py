@@ -195,7 +195,8 @@ def test_one_of_two_without_room(serve, root, tmp_path):
     two = [serve(root, "--max-streams", n, expect=None) for n in ("1", "64")]
     out = tmp_path / "x.safetensors"
     slow = Slow(two[1:], 2 * MIB)
-    process = start(f"{two[0].address},{slow.addresses}", "big.gguf", "--out", out, "--type", "f32", "--connections", "1")
+    process = start(f"{two[0].address},{slow.addresses}", "big.gguf", "--out", out, "--type", "f32",
+                    "--connections", "1")
     try:
         slow.wait()
         wait_until(lambda: two[0].counters().requests_refused, "the first to be asked ahead")
