@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-// Counted up whenever this file, engine/backend.h or base/error.h changes, so that a library of another build is refused
-// rather than misread.
+// Counted up whenever this file, engine/backend.h or base/error.h changes, so that a library of another build is
+// refused rather than misread.
 #define WD_CUDA_ABI 9
 
 // What --device auto leaves to the CPU: jobs of fewer elements than these, which it has done before a device would have
