@@ -7,9 +7,9 @@
 //
 // With ahead_messages a call has a receiver (client/receiver.h), whose thread alone runs the queue then.
 //
-// A server that refuses the call because it is full for the moment says when to ask again (grpc-retry-pushback-ms, of
-// gRPC's retry design). wd_call_next does so for a while, as long as no message came: the same request, anew. The time
-// runs from when the call was opened, so that one that was refused long before anybody looked is asked again at once.
+// A server that refuses the call because it is full for the moment says when to ask again (WD_PUSHBACK_KEY).
+// wd_call_next does so for a while, as long as no message came: the same request, anew. The time runs from when the
+// call was opened, so that one that was refused long before anybody looked is asked again at once.
 #include "client/call.h"
 
 #include <grpc/byte_buffer.h>
@@ -296,7 +296,7 @@ static bool find_pushback(const struct wd_call *call, uint64_t *ms) {
     const grpc_metadata *m = &call->last_metadata.metadata[i];
     char text[12];
     size_t size = GRPC_SLICE_LENGTH(m->value);
-    if (grpc_slice_str_cmp(m->key, "grpc-retry-pushback-ms") == 0 && size < sizeof text) {
+    if (grpc_slice_str_cmp(m->key, WD_PUSHBACK_KEY) == 0 && size < sizeof text) {
       memcpy(text, GRPC_SLICE_START_PTR(m->value), size);
       text[size] = '\0';
       return wd_parse_u64(text, 0, REFUSED_MS, ms);

@@ -23,7 +23,7 @@ enum wd_status wd_call_start(struct wd_connection *connection, const char *metho
 // *n_pieces is 0, and *pieces NULL, after the last one, once the server has ended the call with OK; an empty message
 // has one empty piece. Where the server ends it otherwise, the message is the server's, made printable, with the gRPC
 // code's name behind it; UNAVAILABLE says which address and what to do. A server that fails the call before its first
-// message and says when to ask again (grpc-retry-pushback-ms), because it is full for the moment, is asked again for up
+// message and says when to ask again (WD_PUSHBACK_KEY), because it is full for the moment, is asked again for up
 // to two seconds.
 enum wd_status wd_call_next(struct wd_call *call, const struct iovec **pieces, size_t *n_pieces, struct wd_error *err);
 

@@ -24,12 +24,12 @@ static void end_message(char *message, size_t size, size_t wanted) {
   }
 }
 
-static void set_error(struct wd_error *err, enum wd_status status, enum wd_limit limit, const char *format,
-                      va_list args) {
+static void set_error(struct wd_error *err, enum wd_status status, enum wd_limit limit, bool passing,
+                      const char *format, va_list args) {
   if (err) {
     err->status = status;
     err->limit = limit;
-    err->passing = false;
+    err->passing = passing;
     int n = vsnprintf(err->message, sizeof err->message, format, args);
     end_message(err->message, sizeof err->message, n < 0 ? 0 : (size_t)n);
   }
@@ -38,7 +38,7 @@ static void set_error(struct wd_error *err, enum wd_status status, enum wd_limit
 enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  set_error(err, status, WD_LIMIT_OTHER, format, args);
+  set_error(err, status, WD_LIMIT_OTHER, false, format, args);
   va_end(args);
   return status;
 }
@@ -46,7 +46,7 @@ enum wd_status wd_fail(struct wd_error *err, enum wd_status status, const char *
 enum wd_status wd_fail_limit(struct wd_error *err, enum wd_limit limit, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  set_error(err, WD_RESOURCE_EXHAUSTED, limit, format, args);
+  set_error(err, WD_RESOURCE_EXHAUSTED, limit, false, format, args);
   va_end(args);
   return WD_RESOURCE_EXHAUSTED;
 }
@@ -54,11 +54,8 @@ enum wd_status wd_fail_limit(struct wd_error *err, enum wd_limit limit, const ch
 enum wd_status wd_fail_full(struct wd_error *err, enum wd_limit limit, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  set_error(err, WD_RESOURCE_EXHAUSTED, limit, format, args);
+  set_error(err, WD_RESOURCE_EXHAUSTED, limit, true, format, args);
   va_end(args);
-  if (err) {
-    err->passing = true;
-  }
   return WD_RESOURCE_EXHAUSTED;
 }
 

@@ -102,25 +102,25 @@ size_t wd_pool_buffer_size(size_t size) {
 enum wd_status wd_pool_reserve(struct wd_pool *pool, uint64_t bytes, struct wd_error *err) {
   pthread_mutex_lock(&pool->lock);
   uint64_t reserved = pool->reserved;
-  uint64_t most = pool->budget - pool->kept;
+  uint64_t kept = pool->kept;
   bool fits = bytes <= pool->budget - reserved;
   if (fits) {
     pool->reserved += bytes;
   }
   pthread_mutex_unlock(&pool->lock);
-  if (bytes > most) {
+  if (bytes > pool->budget - kept) {
     return wd_fail_limit(
         err, WD_LIMIT_MEMORY_BUDGET,
         "this takes %s, and streams have %s of the memory budget of %s in all: ask for smaller chunks, "
         "or raise --memory-budget",
-        WD_BYTES(bytes), WD_BYTES(most), WD_BYTES(pool->budget));
+        WD_BYTES(bytes), WD_BYTES(pool->budget - kept), WD_BYTES(pool->budget));
   }
   if (!fits) {
     return wd_fail_full(
         err, WD_LIMIT_MEMORY_BUDGET,
         "the memory budget of %s is spent: running streams reserve %s and this one needs %s; try again later, "
         "ask for smaller chunks, or raise --memory-budget",
-        WD_BYTES(pool->budget), WD_BYTES(reserved - (pool->budget - most)), WD_BYTES(bytes));
+        WD_BYTES(pool->budget), WD_BYTES(reserved - kept), WD_BYTES(bytes));
   }
   return WD_OK;
 }

@@ -295,8 +295,7 @@ void wd_call_finish(struct wd_call *call, enum wd_status status, const struct wd
   grpc_op ops[2];
   size_t n = 0;
   grpc_slice details = grpc_slice_from_copied_string(status ? err->message : "");
-  // Of gRPC's retry design: clients, stock ones with a policy too, come again then.
-  grpc_metadata pushback = {.key = grpc_slice_from_static_string("grpc-retry-pushback-ms"),
+  grpc_metadata pushback = {.key = grpc_slice_from_static_string(WD_PUSHBACK_KEY),
                             .value = grpc_slice_from_static_string(PUSHBACK_MS)};
   call->code = wd_status_to_grpc(status);
   call->message = status ? strdup(err->message) : NULL;

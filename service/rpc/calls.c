@@ -80,8 +80,8 @@ void wd_server_count_end(struct wd_server *server, enum wd_status status, const 
 }
 
 void wd_server_get_counters(struct wd_server *server, struct wd_server_counters *counters) {
-  uint64_t active = wd_server_active(server);  // first, so that what streams counted is counted once they are gone
   pthread_mutex_lock(&server->lock);
+  uint64_t active = server->active[WD_METHOD_WORK];  // first: what streams that are gone have counted is then there
   uint64_t gpu_leased = server->gpu_leased;
   pthread_mutex_unlock(&server->lock);
   uint64_t refused = 0;

@@ -7,6 +7,9 @@
 
 #include "service/base/error.h"
 
+// The trailer, of gRPC's retry design, that says after how many milliseconds a refused call may be made again.
+#define WD_PUSHBACK_KEY "grpc-retry-pushback-ms"
+
 // The code that a call ends with. UNKNOWN for what is no status.
 grpc_status_code wd_status_to_grpc(enum wd_status status);
 

@@ -37,7 +37,7 @@
 #define HEADER_BYTES_MOST 8192
 #define BODY_BYTES_MOST 4096
 #define NICENESS 10
-#define STOP_SECONDS 5
+#define STOP_MS 5000
 
 struct visitor {
   struct bufferevent *events;
@@ -333,9 +333,7 @@ bool wd_metrics_server_stop(struct wd_metrics_server *server) {
   if (write(server->stop_fd, &one, sizeof one) != sizeof one) {
     wd_log(WD_LOG_ERROR, "the metrics thread could not be told to stop: %s", strerror(errno));
   }
-  struct timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += STOP_SECONDS;
+  const struct timespec until = wd_ms_from_now(STOP_MS);
   if (pthread_clockjoin_np(server->thread, NULL, CLOCK_MONOTONIC, &until)) {
     wd_log(WD_LOG_WARNING, "the metrics thread is stuck, in the GPU's driver probably, and is left behind");
     return false;

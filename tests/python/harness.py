@@ -107,9 +107,9 @@ class Server:
         self.channels.append(channel)
         return channel
 
-    def new_stub(self):
-        """A stub on a connection of its own, as unconfigured as can be."""
-        return pb_grpc.WeightServiceStub(self.channel([("grpc.use_local_subchannel_pool", 1)]))
+    def new_stub(self, *options):
+        """A stub on a connection of its own, as unconfigured as can be but for the options."""
+        return pb_grpc.WeightServiceStub(self.channel([("grpc.use_local_subchannel_pool", 1), *options]))
 
     @property
     def stub(self):
@@ -243,6 +243,12 @@ def failure(call, *codes):
     details = caught.value.details()
     assert details and "\n" not in details, "a status says what is wrong, in one line"
     return details
+
+
+def preload(library):
+    """What has a program load a library before its own. A sanitizer wants to be the first, and is told that this is no
+    matter."""
+    return {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
 
 
 full_only = pytest.mark.skipif(not FULL, reason="only with --full")

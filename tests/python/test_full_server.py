@@ -13,12 +13,13 @@ import grpc
 import pytest
 
 from ggufwrite import Gguf
-from harness import FULL, PATIENCE, pb, pb_grpc, wait_until
+from harness import FULL, PATIENCE, failure, pb, pb_grpc, preload, wait_until
 from test_replicas import Slow, check, end, start, write_big
 from test_weightctl import run
 
 CODE = grpc.StatusCode
 MIB = 1 << 20
+ANY_SIZE = "grpc.max_receive_message_length", -1
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +34,16 @@ def root(tmp_path_factory):
 class Relay(pb_grpc.WeightServiceServicer):
     """A server in front of another, which passes calls on, or does with them what a test wants.
 
-    on_stream(number, ahead, request, context, chunks): of StreamTensors; `ahead` where the same connection has another
-    one under way. on_list(number, context): of ListModels, before it is passed on.
+    on_stream(ahead, request, context, chunks): of StreamTensors; `ahead` where the same connection has another one
+    under way. on_list(number, context): of ListModels, before it is passed on.
     """
 
     def __init__(self, server, on_stream=None, on_list=None):
-        self.real = pb_grpc.WeightServiceStub(server.channel([("grpc.max_receive_message_length", -1)]))
+        self.behind, self.real = server, server.new_stub(ANY_SIZE)
         self.on_stream, self.on_list = on_stream, on_list
         self.lock = threading.Lock()
         self.under_way = collections.Counter()
-        self.streams = self.lists = 0
-
-    def GetServerInfo(self, request, context):
-        return self.real.GetServerInfo(request)
+        self.lists = 0
 
     def DescribeModel(self, request, context):
         yield from self.real.DescribeModel(request)
@@ -58,13 +56,11 @@ class Relay(pb_grpc.WeightServiceServicer):
 
     def StreamTensors(self, request, context):
         with self.lock:
-            self.streams += 1
-            number = self.streams
             ahead = self.under_way[context.peer()] > 0
             self.under_way[context.peer()] += 1
         try:
             chunks = self.real.StreamTensors(request)
-            yield from self.on_stream(number, ahead, request, context, chunks) if self.on_stream else chunks
+            yield from self.on_stream(ahead, request, context, chunks) if self.on_stream else chunks
         finally:
             with self.lock:
                 self.under_way[context.peer()] -= 1
@@ -74,14 +70,12 @@ class Relay(pb_grpc.WeightServiceServicer):
 def relay(serve, root):
     with contextlib.ExitStack() as stack:
         def start(**hooks):
-            real = serve(root, expect=None)
-            relay = Relay(real, **hooks)
+            relay = Relay(serve(root, expect=None), **hooks)
             front = grpc.server(futures.ThreadPoolExecutor(16))
             pb_grpc.add_WeightServiceServicer_to_server(relay, front)
             relay.address = f"127.0.0.1:{front.add_insecure_port('127.0.0.1:0')}"
             front.start()
             stack.callback(lambda: front.stop(0).wait())
-            relay.behind = real
             return relay
         yield start
 
@@ -101,18 +95,16 @@ def test_it_says_when_to_come_again(serve, root, limits, chunk_bytes, what):
     """Where others use what was wanted; not where there never is as much."""
     server = serve(root, *limits, expect=None)
     request = pb.StreamTensorsRequest(model="big.gguf", chunk_bytes=chunk_bytes)
-    options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-    stub = pb_grpc.WeightServiceStub(server.channel(options))
+    stub = server.new_stub(ANY_SIZE)
     passing = what != "streams have "
     with contextlib.ExitStack() as stack:
         if passing:
             held = stub.StreamTensors(request)
             stack.callback(held.cancel)
             next(held)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(stub.StreamTensors(request))
-    assert caught.value.code() == CODE.RESOURCE_EXHAUSTED and what in caught.value.details()
-    said = dict(caught.value.trailing_metadata())
+        call = stub.StreamTensors(request)
+        assert what in failure(lambda: call, CODE.RESOURCE_EXHAUSTED)
+    said = dict(call.trailing_metadata())
     assert said.get("grpc-retry-pushback-ms") == ("100" if passing else None), said
 
 
@@ -177,7 +169,7 @@ def many_cores(tmp_path):
         long sysconf(int name) {
           return name == _SC_NPROCESSORS_ONLN ? 64 : ((long (*)(int))dlsym(RTLD_NEXT, "sysconf"))(name);
         }""")
-    return {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    return preload(library)
 
 
 def test_no_room_to_ask_ahead(serve, root, tmp_path):
@@ -186,7 +178,9 @@ def test_no_room_to_ask_ahead(serve, root, tmp_path):
     out = tmp_path / "x.safetensors"
     done = run("fetch", "big.gguf", "--out", out, "--type", "f32", "--connections", "2", address=server.address)
     assert done.stderr == ""
-    assert server.counters().requests_refused > 0, "it was asked"
+    counters = server.counters()
+    assert counters.requests_refused > 0, "it was asked"
+    assert counters.streams_started > 4, "in more pieces than connections"
     check(out, server)
 
 
@@ -236,7 +230,7 @@ def test_what_was_asked_ahead_is_cut(relay, tmp_path, after, most):
     behind it too where it came to know late, and what is asked again is beside that one."""
     ahead = []
 
-    def on_stream(number, is_ahead, request, context, chunks):
+    def on_stream(is_ahead, request, context, chunks):
         ahead.append(is_ahead)
         for i, chunk in enumerate(chunks):
             yield chunk
@@ -253,10 +247,9 @@ def test_what_was_asked_ahead_is_cut(relay, tmp_path, after, most):
 
 def test_what_was_asked_ahead_falls_silent(relay):
     """That is a failure: whoever has waited for --timeout does not wait once more."""
-    silent, over, ahead = [], threading.Event(), []
+    silent, over = [], threading.Event()
 
-    def on_stream(number, is_ahead, request, context, chunks):
-        ahead.append(is_ahead)
+    def on_stream(is_ahead, request, context, chunks):
         if is_ahead and not silent:
             silent.append(context.peer())
         if context.peer() in silent:
@@ -278,7 +271,7 @@ def test_an_empty_rest_is_refused(relay):
     lost = threading.Event()
     asked = []
 
-    def on_stream(number, is_ahead, request, context, chunks):
+    def on_stream(is_ahead, request, context, chunks):
         first = request.ranges[0].tensor_index
         asked.append([r.tensor_index for r in request.ranges])
         if first == 0:
@@ -303,7 +296,7 @@ def test_slow_wire(serve, root, tmp_path):
     source = pathlib.Path(__file__).parents[2] / "bench" / "slow.c"
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", slow, source, "-ldl", "-lpthread"], check=True)
     server = serve(root, "--stall-timeout", "1s", expect=None,
-                   env={"LD_PRELOAD": str(slow), "SLOW_SEND": "10000000", "ASAN_OPTIONS": "verify_asan_link_order=0"})
+                   env={**preload(slow), "SLOW_SEND": "10000000"})
     done = run("fetch", "big.gguf", "--out", tmp_path / "x.safetensors", "--type", "f32", "--connections", "2",
                address=server.address)
     assert done.stderr == ""

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import oracle
 from ggufwrite import TYPES, Gguf
-from harness import FULL, PATIENCE, WEIGHTCTL, WEIGHTD, WRAPPER, failure, one, pb, pb_grpc, stream, wait_until
+from harness import FULL, PATIENCE, WEIGHTCTL, WEIGHTD, WRAPPER, failure, one, pb, stream, wait_until
 
 CODE = grpc.StatusCode
 
@@ -95,8 +95,8 @@ def test_one_of_ten_is_frozen(serve, models, big, mixed):
     """Nine finish; the frozen one is cut, told why when it wakes up, and every buffer comes back."""
     s = serve(models, "--stall-timeout", "6s")
     model, digests = mixed
-    frozen = subprocess.Popen([sys.executable, pathlib.Path(__file__).with_name("frozen_client.py"), s.address, big, "stop"],
-                              stdout=subprocess.PIPE, text=True)
+    program = pathlib.Path(__file__).with_name("frozen_client.py")
+    frozen = subprocess.Popen([sys.executable, program, s.address, big, "stop"], stdout=subprocess.PIPE, text=True)
     try:
         assert frozen.stdout.readline() == "first chunk\n"
         results = []
@@ -124,10 +124,7 @@ def test_a_slow_reader_is_not_a_stalled_one(serve, models, big):
     """Served to the end though that takes longer than the timeout. (What lies in the sockets' buffers, some 20 MB here,
     hides a reader's progress for a while, so there is a limit to how slow one may be.)"""
     s = serve(models, "--stall-timeout", "4s")
-    # Flow control by the message, so that the server sees each that is taken.
-    channel = s.channel([("grpc.use_local_subchannel_pool", 1), ("grpc.http2.lookahead_bytes", 65536),
-                         ("grpc.http2.bdp_probe", 0)])
-    call = pb_grpc.WeightServiceStub(channel).StreamTensors(pb.StreamTensorsRequest(model=big))
+    call = s.new_stub().StreamTensors(pb.StreamTensorsRequest(model=big))
     got = 0
     for chunk in call:
         got += len(chunk.data)

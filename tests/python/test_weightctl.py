@@ -291,11 +291,12 @@ def test_progress_on_a_terminal(server, models, tmp_path):
 # ------------------------------------------------------------------------------------------------------- resume
 
 class Throttle:
-    """A TCP proxy that lets through a number of bytes from the server and then holds everything up until release()."""
+    """A TCP proxy that lets through `limit` bytes of each connection from the server and then holds it up until
+    release(). `held` is set when so many connections are."""
 
-    def __init__(self, address, limit):
+    def __init__(self, address, limit, connections=1):
         self.lead_to(address)
-        self.left, self.lock = limit, threading.Lock()
+        self.limit, self.free, self.lock = limit, connections, threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
         self.sockets, self.closed = [self.listener], False
@@ -326,10 +327,12 @@ class Throttle:
                 threading.Thread(target=self._copy, args=(server, client, True), daemon=True).start()
 
     def _copy(self, source, sink, limited):
+        passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if limited and not self.going.is_set():
-                    data = self._hold(data, sink)
+                passed += len(data)
+                if limited and passed > self.limit and not self.going.is_set():
+                    self._hold()
                 sink.sendall(data)
         self._end(source, sink)
 
@@ -339,16 +342,12 @@ class Throttle:
             with contextlib.suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
 
-    def _hold(self, data, sink):
-        """Sends what may pass now, and returns the rest when that may, too."""
+    def _hold(self):
         with self.lock:
-            now, data = data[:self.left], data[self.left:]
-            self.left -= len(now)
-        sink.sendall(now)
-        if not self.left:
-            self.held.set()
-            self.going.wait()
-        return data
+            self.free -= 1
+            if self.free == 0:
+                self.held.set()
+        self.going.wait()
 
     def release(self):
         self.going.set()
